@@ -1,0 +1,106 @@
+"""Checks of sizes and of numbers per variable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def check_size(name: str, value: int, minimum: int = 1) -> int:
+    """Check an integer size and return it.
+
+    Parameters
+    ----------
+    name : str
+        Name of the parameter, used in the message.
+    value : int
+    minimum : int, default=1
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    TypeError
+        If the value is not an integer.
+    ValueError
+        If the value is smaller than ``minimum``.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    size = value.__index__()
+    if size < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {size}")
+    return size
+
+
+def check_sizes(name: str, values: Iterable[int]) -> tuple[int, ...]:
+    """Check a sequence of integer sizes and return it as a tuple.
+
+    Parameters
+    ----------
+    name : str
+        Name of the parameter, used in the message.
+    values : iterable of int
+
+    Returns
+    -------
+    tuple of int
+    """
+    if not isinstance(values, Iterable) or isinstance(values, str):
+        raise TypeError(f"{name} must be a sequence of integers such as (128, 128), got {values!r}")
+    return tuple(check_size(f"{name}[{i}]", value) for i, value in enumerate(values))
+
+
+def as_vector(name: str, value: float | Sequence[float] | Tensor, size: int) -> Tensor:
+    """Expand one number, or check one number per entry, to a float64 vector.
+
+    Parameters
+    ----------
+    name : str
+        Name of the parameter, used in the message.
+    value : float, sequence of float or Tensor
+    size : int
+        Wanted length.
+
+    Returns
+    -------
+    Tensor, shape (size,)
+
+    Raises
+    ------
+    ValueError
+        If the shape differs or an entry is not finite.
+    """
+    vector = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
+    if vector.ndim == 0:
+        vector = vector.expand(size)
+    if vector.shape != (size,):
+        raise ValueError(
+            f"{name} must be one number or {size} numbers, got shape {tuple(vector.shape)}"
+        )
+    if not bool(torch.isfinite(vector).all()):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    return vector.clone()
+
+
+def as_positive_vector(name: str, value: float | Sequence[float] | Tensor, size: int) -> Tensor:
+    """Like :func:`as_vector`, and every entry must be positive.
+
+    Parameters
+    ----------
+    name : str
+    value : float, sequence of float or Tensor
+    size : int
+
+    Returns
+    -------
+    Tensor, shape (size,)
+    """
+    vector = as_vector(name, value, size)
+    if bool((vector <= 0).any()):
+        raise ValueError(f"{name} must be positive, got {value!r}")
+    return vector
