@@ -95,7 +95,7 @@ def test_mask_of_leading_axes(data):
 def test_frames_are_matched_by_label():
     index = pd.date_range("2024-01-01", periods=4, name="time")
     y = pd.DataFrame({"a": [1.0, 2, 3, 4], "b": [5.0, 6, np.nan, 8]}, index=index)
-    p = (y + [1.0, 2.0]).fillna(0.0)
+    p = y.add([1.0, 2.0]).fillna(0.0)
     shuffled = p.iloc[[3, 1, 0, 2], [1, 0]]
     assert_allclose(mean_absolute_error(y, shuffled, multioutput="raw_values"), [1, 2])
     assert mean_absolute_error(y.iloc[:2], shuffled) == pytest.approx(1.5)
@@ -162,7 +162,7 @@ def test_errors(metric, y, p, options, match):
 
 def test_label_errors():
     y = pd.DataFrame({"a": [1.0, 2.0]}, index=[10, 11])
-    with pytest.raises(ValueError, match="lacks 1 of the 2 row labels.*first is 10"):
+    with pytest.raises(ValueError, match=r"lacks 1 of the 2 row labels.*first is 10"):
         mean_absolute_error(y, pd.DataFrame({"a": [1.0, 2.0]}, index=[11, 12]))
     with pytest.raises(ValueError, match="lacks the column 'a'"):
         mean_absolute_error(y, y.rename(columns={"a": "b"}))

@@ -92,7 +92,7 @@ def test_quantile_frames_carry_their_levels():
     assert_allclose(
         pinball_loss(y["a"], p[["a"]]), pinball_loss(y["a"], array[:, 0], quantiles=[0.1, 0.9])
     )
-    with pytest.raises(ValueError, match="no column for the quantile 0.5"):
+    with pytest.raises(ValueError, match="no column for the quantile"):
         pinball_loss(y, p, quantiles=[0.5])
 
 
@@ -299,7 +299,7 @@ def test_interval_frames():
     assert interval_score(y, one) == interval_score(y, frame, coverage=0.9)
     with pytest.raises(ValueError, match=r"holds the coverages \[0.5, 0.9\]"):
         interval_coverage(y, frame)
-    with pytest.raises(ValueError, match="no coverage 0.8"):
+    with pytest.raises(ValueError, match="no coverage"):
         interval_coverage(y, frame, coverage=0.8)
 
 

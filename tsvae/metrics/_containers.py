@@ -98,7 +98,7 @@ def align_dims(obj: Any, like: Any, name: str) -> Float:
 
 
 def _data_array(obj: Any) -> Any:
-    """A Dataset as one DataArray with its variables last; a DataArray as it is."""
+    """Turn a Dataset into one DataArray with its variables last."""
     if hasattr(obj, "data_vars"):
         return obj.to_dataarray("variable").transpose(..., "variable")
     return obj

@@ -142,9 +142,9 @@ def _check_interval(y_true: Any, y_interval: Any, mask: Any, sample_weight: Any)
     bounds = _bounds_array(y_interval, y_true)
     if bounds.ndim == 2 and target.shape == (len(bounds), 1):
         bounds = bounds[:, None, :]
-    if bounds.shape == target.shape + (1, 2):  # one coverage, kept as an axis
-        bounds = bounds.reshape(target.shape + (2,))
-    bounds = check_forecast(bounds, target.shape + (2,), "y_interval", "that of y_true + (2,)")
+    if bounds.shape == (*target.shape, 1, 2):  # one coverage, kept as an axis
+        bounds = bounds.reshape((*target.shape, 2))
+    bounds = check_forecast(bounds, (*target.shape, 2), "y_interval", "that of y_true + (2,)")
     bounds = blank_unscored(bounds, weights[..., None] > 0, "y_interval")
     crossed = bounds[..., 0] > bounds[..., 1]
     if crossed.any():

@@ -59,7 +59,7 @@ def pinball_loss(
     Examples
     --------
     >>> from tsvae.metrics import pinball_loss
-    >>> pinball_loss([10.0], [[8.0, 12.0]], quantiles=[0.1, 0.9])
+    >>> round(pinball_loss([10.0], [[8.0, 12.0]], quantiles=[0.1, 0.9]), 3)
     0.2
     """
     levels, labels = _resolve_levels(y_pred, quantiles)
@@ -70,7 +70,7 @@ def pinball_loss(
     layout = "that of y_true" + ("" if single else " + (n_quantiles,)")
     if pred.size == np.prod(shape, dtype=int) and pred.shape == target.shape + levels.shape:
         pred = pred.reshape(shape)  # a one-variable forecast of a one-dimensional target
-    pred = check_forecast(pred, shape, "y_pred", layout).reshape(target.shape + (levels.size,))
+    pred = check_forecast(pred, shape, "y_pred", layout).reshape((*target.shape, levels.size))
     pred = blank_unscored(pred, weights[..., None] > 0, "y_pred")
     error = target[..., None] - pred
     loss = np.maximum(levels * error, (levels - 1) * error).mean(axis=-1)
@@ -116,7 +116,7 @@ def crps_from_quantiles(
     Examples
     --------
     >>> from tsvae.metrics import crps_from_quantiles
-    >>> crps_from_quantiles([10.0], [[8.0, 12.0]], quantiles=[0.1, 0.9])
+    >>> round(crps_from_quantiles([10.0], [[8.0, 12.0]], quantiles=[0.1, 0.9]), 3)
     0.4
     """
     loss = pinball_loss(

@@ -138,7 +138,7 @@ def energy_score(
     axes = tuple(sorted({a % n_axes for a in axes}))
     error = np.where(scored.weights > 0, scored.y_pred - scored.y_true, 0.0)
     error = np.moveaxis(error, [a + 1 for a in axes], range(-len(axes), 0))
-    error = error.reshape(error.shape[: error.ndim - len(axes)] + (-1,))
+    error = error.reshape((*error.shape[: error.ndim - len(axes)], -1))
     weights = scored.weights.max(axis=axes)
     spread = _mean_distance(error) / _n_pairs(len(error), estimator)
     score = np.linalg.norm(error, axis=-1).mean(axis=0) - spread
@@ -166,7 +166,7 @@ def _check_samples(
 
 
 def _n_pairs(n_samples: int, estimator: str) -> int:
-    """Number of ordered pairs, with or without those of a draw with itself."""
+    """Count the ordered pairs, with or without those of a draw with itself."""
     return n_samples * (n_samples - 1 if estimator == "fair" else n_samples)
 
 

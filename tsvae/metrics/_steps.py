@@ -24,7 +24,7 @@ class Steps(NamedTuple):
 
 
 def n_rows(X: Any) -> int:
-    """Number of time rows of the longest possible series of X."""
+    """Count the time rows of X; of a panel, its distinct stamps."""
     if is_xarray(X):
         return int(X.sizes[time_dim(X)])
     if is_table(X):
@@ -114,7 +114,7 @@ def continues(estimator: Any, X: Any) -> bool:
 
 def covers(predicted: Any, X: Any) -> bool:
     """Whether a forecast reaches the last stamp of every series of X."""
-    if not (is_table(X) and is_table(predicted) or is_xarray(X) and is_xarray(predicted)):
+    if not ((is_table(X) and is_table(predicted)) or (is_xarray(X) and is_xarray(predicted))):
         return True
     reached = _bounds(predicted, last=True)
     return all(name in reached and reached[name] >= end for name, end in _bounds(X, True).items())
