@@ -1,4 +1,4 @@
-"""Classical forecasts of one series: seasonal naive, seasonal naive with drift, ETS, linear.
+"""Classical forecasts of one series: seasonal naive, seasonal naive with drift, ETS.
 
 They stand beside our models in the demo and in the benchmarks. Each returns a `GaussianForecast`,
 the mean and standard deviation of every step, because that is the form their textbook intervals
@@ -8,12 +8,11 @@ have.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
@@ -21,9 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GaussianForecast",
-    "LinearForecaster",
     "auto_ets",
-    "fit_linear",
+    "fill_from_earlier_season",
     "interpolate_gaps",
     "seasonal_naive",
 ]
@@ -115,7 +113,12 @@ def seasonal_naive(
         )
     slope = float(differences.mean()) if drift else 0.0
     sigma = float(np.sqrt(np.mean((differences - slope) ** 2)))
-    last = _last_season(values, period, slope)
+    last = fill_from_earlier_season(values, period, slope)[-period:]
+    if np.isnan(last).any():
+        raise ValueError(
+            f"row {int(np.flatnonzero(np.isnan(last))[0])} of the season of {period} rows is "
+            "missing throughout the history; give a longer history or fill it"
+        )
 
     step = np.arange(horizon)
     seasons_ahead = step // period + 1.0
@@ -125,19 +128,34 @@ def seasonal_naive(
     return GaussianForecast(last[step % period] + slope * seasons_ahead, np.sqrt(variance))
 
 
-def _last_season(values: Array, period: int, slope: float) -> Array:
-    """Value of each place of the last season, carried on from the latest season that has it."""
-    last = np.full(period, np.nan)
-    for seasons_back in range(1, len(values) // period + 1):
-        stop = len(values) - (seasons_back - 1) * period
-        candidate = values[stop - period : stop] + slope * (seasons_back - 1)
-        last = np.where(np.isnan(last), candidate, last)
-        if np.isfinite(last).all():
-            return last
-    raise ValueError(
-        f"place {int(np.flatnonzero(np.isnan(last))[0])} of the season of {period} rows is never "
-        "observed; give a longer history"
-    )
+def fill_from_earlier_season(values: Array, period: int, slope: float = 0.0) -> Array:
+    """Fill each NaN by the value one season earlier, itself filled, plus `slope`.
+
+    Parameters
+    ----------
+    values : ndarray of shape (T, ...)
+        Rows of time.
+    period : int
+        Rows of one season.
+    slope : float, default=0.0
+        Change from season to season.
+
+    Returns
+    -------
+    ndarray of shape (T, ...)
+        A copy; NaN stays where no earlier season is observed.
+
+    Examples
+    --------
+    >>> fill_from_earlier_season(np.array([1.0, 5.0, np.nan, 6.0]), period=2, slope=0.5)
+    array([1. , 5. , 1.5, 6. ])
+    """
+    filled = values.copy()
+    for start in range(period, len(filled), period):
+        here = filled[start : start + period]
+        before = filled[start - period : start - period + len(here)]
+        np.copyto(here, before + slope, where=np.isnan(here))
+    return filled
 
 
 def interpolate_gaps(values: ArrayLike) -> Array:
@@ -223,10 +241,12 @@ def _fit_ets(values: Array, period: int, damped: bool) -> ETSResults:
             'auto_ets needs statsmodels; install it with: pip install "tsvae[demo]"'
         ) from error
 
+    # get_prediction needs an index to label its rows.
+    endog = pd.Series(values)
     form = {"trend": "add", "damped_trend": damped, "seasonal": "add", "seasonal_periods": period}
-    start = ExponentialSmoothing(values, initialization_method="estimated", **form).fit().params
+    start = ExponentialSmoothing(endog, initialization_method="estimated", **form).fit().params
     model = ETSModel(
-        values,
+        endog,
         error="add",
         initialization_method="known",
         initial_level=start["initial_level"],
@@ -235,112 +255,3 @@ def _fit_ets(values: Array, period: int, damped: bool) -> ETSResults:
         **form,
     )
     return model.fit(disp=False, maxiter=1000)
-
-
-@dataclass(frozen=True)
-class LinearForecaster:
-    """A linear map from the last rows of a variable to its next ones, shared by all variables.
-
-    The last value is subtracted before and added after the map (the "N" in NLinear), so that a
-    level that moves does no harm. Gaps in the history are interpolated.
-
-    Attributes
-    ----------
-    weights : ndarray of shape (W + 1, H)
-        The map; the last row is the bias.
-    std : ndarray of shape (H, F)
-        Standard deviation of the training errors at each step ahead, per variable.
-
-    References
-    ----------
-    Zeng, A. et al. (2023), Are transformers effective for time series forecasting?, AAAI.
-    """
-
-    weights: Array
-    std: Array
-
-    @property
-    def n_parameters(self) -> int:
-        """Number of fitted weights."""
-        return self.weights.size
-
-    def predict(self, histories: ArrayLike) -> GaussianForecast:
-        """Forecast from each history.
-
-        Parameters
-        ----------
-        histories : array-like of shape (N, W, F)
-            The W rows before each origin, without NaN.
-
-        Returns
-        -------
-        GaussianForecast
-            Mean of shape (N, H, F); standard deviation of shape (H, F).
-        """
-        x = np.asarray(histories, dtype=np.float64)
-        last = x[:, -1:, :]
-        mean = np.einsum("nwf,wh->nhf", x - last, self.weights[:-1], optimize=True)
-        return GaussianForecast(mean + self.weights[-1][:, None] + last, self.std)
-
-
-def fit_linear(
-    train: ArrayLike, window: int, horizon: int, *, ridge: float = 1.0, chunk: int = 512
-) -> LinearForecaster:
-    """Fit `LinearForecaster` in closed form on every window of the training rows.
-
-    Parameters
-    ----------
-    train : array-like of shape (T, F)
-        Training rows without NaN, standardised per variable.
-    window : int
-        Rows the forecast may look back on, W.
-    horizon : int
-        Number of steps ahead, H.
-    ridge : float, default=1.0
-        Penalty on the squared weights, in units of one training window.
-    chunk : int, default=512
-        Windows per block of the normal equations; bounds the memory.
-
-    Returns
-    -------
-    LinearForecaster
-        The fitted map.
-
-    Raises
-    ------
-    ValueError
-        If `train` has fewer than ``window + horizon`` rows.
-    """
-    rows = np.asarray(train, dtype=np.float64)
-    n_windows = len(rows) - window - horizon + 1
-    if n_windows < 1:
-        raise ValueError(
-            f"train has {len(rows)} rows, expected at least window + horizon = "
-            f"{window + horizon}; shorten the window"
-        )
-    gram = np.zeros((window + 1, window + 1))
-    moment = np.zeros((window + 1, horizon))
-    for x, y in _window_blocks(rows, window, horizon, chunk):
-        gram += x.T @ x
-        moment += x.T @ y
-    penalty = np.full(window + 1, ridge)
-    penalty[-1] = 0.0  # the bias is free
-    weights = np.asarray(np.linalg.solve(gram + np.diag(penalty), moment), dtype=np.float64)
-
-    square = np.zeros((horizon, rows.shape[1]))
-    for x, y in _window_blocks(rows, window, horizon, chunk):
-        error = (y - x @ weights).reshape(-1, rows.shape[1], horizon)
-        square += (error**2).sum(axis=0).T
-    return LinearForecaster(weights, np.sqrt(square / n_windows))
-
-
-def _window_blocks(
-    rows: Array, window: int, horizon: int, chunk: int
-) -> Iterator[tuple[Array, Array]]:
-    """Yield (inputs with a one appended, targets), both relative to the last input value."""
-    views = np.lib.stride_tricks.sliding_window_view(rows, window + horizon, axis=0)
-    for start in range(0, len(views), chunk):
-        block = views[start : start + chunk].reshape(-1, window + horizon)
-        block = block - block[:, window - 1 : window]
-        x = np.concatenate([block[:, :window], np.ones((len(block), 1))], axis=1)
-        yield x, block[:, window:]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsvae.demo.baselines import GaussianForecast, auto_ets, seasonal_naive
-from tsvae.demo.report import QUANTILE_LEVELS, ForecastScores, score_forecasts
+from tsvae.demo.report import QUANTILE_LEVELS, ForecastScores, ScoreSum
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,8 +95,18 @@ def rolling_origins(n_rows: int, horizon: int, n_origins: int) -> NDArray[np.int
     return first + horizon * np.arange(n_origins)
 
 
-def _actuals(values: Array, origins: NDArray[np.int64], horizon: int) -> Array:
-    return np.stack([values[origin : origin + horizon] for origin in origins])
+def _scored(
+    method: str,
+    values: Array,
+    origins: NDArray[np.int64],
+    mean: Array,
+    quantiles: Array,
+    seconds: float,
+) -> Backtest:
+    actual = np.stack([values[origin : origin + mean.shape[1]] for origin in origins])
+    total = ScoreSum()
+    total.add(actual, mean, quantiles)
+    return Backtest(origins, mean, quantiles, total.result(method, seconds=seconds))
 
 
 def backtest_baseline(
@@ -126,10 +136,7 @@ def backtest_baseline(
     seconds = time.perf_counter() - start
     mean = np.stack([forecast.mean for forecast in forecasts])
     quantiles = np.stack([forecast.quantiles(QUANTILE_LEVELS) for forecast in forecasts])
-    scores = score_forecasts(
-        name, _actuals(values, origins, horizon), mean, quantiles, seconds=seconds
-    )
-    return Backtest(origins, mean, quantiles, scores)
+    return _scored(name, values, origins, mean, quantiles, seconds)
 
 
 def backtest_forecaster(
@@ -168,11 +175,4 @@ def backtest_forecaster(
     )
     seconds = time.perf_counter() - start
     values = series.to_numpy(dtype=np.float64)
-    scores = score_forecasts(
-        type(forecaster).__name__,
-        _actuals(values, origins, horizon),
-        mean,
-        quantiles,
-        seconds=seconds,
-    )
-    return Backtest(origins, mean, quantiles, scores)
+    return _scored(type(forecaster).__name__, values, origins, mean, quantiles, seconds)

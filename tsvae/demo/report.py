@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["QUANTILE_LEVELS", "ForecastScores", "format_table", "score_forecasts"]
+from tsvae.metrics import crps_from_quantiles, interval_coverage, mean_absolute_error
+
+__all__ = ["QUANTILE_LEVELS", "ForecastScores", "ScoreSum", "format_table"]
 
 # The CRPS is twice the mean pinball loss over these; the outermost two bound the 90 % interval.
 QUANTILE_LEVELS = tuple(round(0.05 * k, 2) for k in range(1, 20))
@@ -42,58 +44,75 @@ class ForecastScores:
     n_parameters: int | None = None
 
 
-def score_forecasts(
-    method: str,
-    actual: NDArray[np.float64],
-    mean: NDArray[np.float64],
-    quantiles: NDArray[np.float64],
-    *,
-    seconds: float,
-    n_parameters: int | None = None,
-) -> ForecastScores:
-    """Score forecasts where the actual value is known.
-
-    Parameters
-    ----------
-    method : str
-        Name for the table.
-    actual, mean : ndarray of shape (...)
-        Values, NaN where unobserved, and their forecasts.
-    quantiles : ndarray of shape (..., Q)
-        Forecast quantiles at `QUANTILE_LEVELS`.
-    seconds : float
-        Wall time to report.
-    n_parameters : int or None, default=None
-        Number of fitted parameters to report.
-
-    Returns
-    -------
-    ForecastScores
-        Averages over the observed values.
+class ScoreSum:
+    """Running averages of the scores, for forecasts that come in chunks.
 
     Examples
     --------
     >>> import numpy as np
-    >>> actual = np.array([1.0, np.nan, 3.0])
+    >>> total = ScoreSum()
     >>> quantiles = np.repeat([[1.0], [2.0], [2.0]], len(QUANTILE_LEVELS), axis=1)
-    >>> score = score_forecasts("constant", actual, quantiles[:, 0], quantiles, seconds=0.0)
+    >>> total.add(np.array([1.0, np.nan, 3.0]), quantiles[:, 0], quantiles)
+    >>> score = total.result("constant", seconds=0.0)
     >>> score.mae, round(score.crps, 3), score.coverage
     (0.5, 0.5, 0.5)
     """
-    observed = np.isfinite(actual)
-    y, point, q = actual[observed], mean[observed], quantiles[observed]
-    levels = np.asarray(QUANTILE_LEVELS)
-    gap = y[:, None] - q
-    pinball = np.maximum(levels * gap, (levels - 1.0) * gap)
-    return ForecastScores(
-        method,
-        mse=float(np.mean((y - point) ** 2)),
-        mae=float(np.mean(np.abs(y - point))),
-        crps=float(2.0 * pinball.mean()),
-        coverage=float(np.mean((y >= q[:, 0]) & (y <= q[:, -1]))),
-        seconds=seconds,
-        n_parameters=n_parameters,
-    )
+
+    def __init__(self) -> None:
+        self._sums = np.zeros(4)
+        self._count = 0
+
+    def add(
+        self,
+        actual: NDArray[np.float64],
+        mean: NDArray[np.float64],
+        quantiles: NDArray[np.float64],
+    ) -> None:
+        """Count forecasts of `actual` in, where it is known.
+
+        Parameters
+        ----------
+        actual, mean : ndarray of shape (...)
+            Values, NaN where unobserved, and their forecasts.
+        quantiles : ndarray of shape (..., Q)
+            Forecast quantiles at `QUANTILE_LEVELS`.
+        """
+        observed = np.isfinite(actual)
+        if not observed.any():
+            return
+        y, point, levels = actual[observed], mean[observed], quantiles[observed]
+        averages = [
+            np.mean((y - point) ** 2),
+            mean_absolute_error(y, point),
+            crps_from_quantiles(y, levels, quantiles=QUANTILE_LEVELS),
+            interval_coverage(y, (levels[:, 0], levels[:, -1])),
+        ]
+        self._sums += len(y) * np.array(averages)
+        self._count += len(y)
+
+    def result(
+        self, method: str, *, seconds: float, n_parameters: int | None = None
+    ) -> ForecastScores:
+        """Averages over everything added so far.
+
+        Parameters
+        ----------
+        method : str
+            Name for the table.
+        seconds : float
+            Wall time to report.
+        n_parameters : int or None, default=None
+            Number of fitted parameters to report.
+
+        Returns
+        -------
+        ForecastScores
+            NaN where nothing was added.
+        """
+        mse, mae, crps, coverage = (
+            (self._sums / self._count).tolist() if self._count else [float("nan")] * 4
+        )
+        return ForecastScores(method, mse, mae, crps, coverage, seconds, n_parameters)
 
 
 def format_table(
