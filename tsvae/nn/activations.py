@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,17 +10,18 @@ from torch import nn
 
 class _Activation(NamedTuple):
     build: Callable[[], nn.Module]
-    gain: float  # keeps the variance of pre-activations through a layer
+    gain: float  # keeps the mean square of activations through layers
 
 
+# Gains are 1 / sqrt(E[f(z)^2]) for standard normal z.
 _ACTIVATIONS: dict[str, _Activation] = {
-    "gelu": _Activation(nn.GELU, math.sqrt(2.0)),
-    "relu": _Activation(nn.ReLU, math.sqrt(2.0)),
-    "silu": _Activation(nn.SiLU, math.sqrt(2.0)),
-    "leaky_relu": _Activation(nn.LeakyReLU, math.sqrt(2.0)),
-    "elu": _Activation(nn.ELU, math.sqrt(1.5)),
-    "softplus": _Activation(nn.Softplus, math.sqrt(2.0)),
-    "tanh": _Activation(nn.Tanh, 5.0 / 3.0),
+    "gelu": _Activation(nn.GELU, 1.533530),
+    "relu": _Activation(nn.ReLU, 1.414214),
+    "silu": _Activation(nn.SiLU, 1.676532),
+    "leaky_relu": _Activation(nn.LeakyReLU, 1.414143),
+    "elu": _Activation(nn.ELU, 1.245198),
+    "softplus": _Activation(nn.Softplus, 1.041867),
+    "tanh": _Activation(nn.Tanh, 1.592537),
     "identity": _Activation(nn.Identity, 1.0),
 }
 
@@ -75,7 +75,7 @@ def get_activation(name: str) -> nn.Module:
 
 
 def activation_gain(name: str) -> float:
-    """Return the initial gain of a layer followed by this activation.
+    """Return the initial gain of a layer followed by this activation: 1 / rms of its output.
 
     Parameters
     ----------

@@ -186,6 +186,8 @@ class SigmaDecoder(nn.Module):
             getattr(self, name).copy_(start)
         if self.network is not None:
             self.network.reset_parameters(generator)
+            if self._network_scale:  # every scale starts at its initial value
+                self.network.last.weight[-self.n_features :].zero_()
 
     def forward(self, z: Tensor) -> Any:
         """Decode latent states.

@@ -88,7 +88,8 @@ class DenseBlock(nn.Module):
         spectral_bound: float | None = None,
     ) -> None:
         super().__init__()
-        gain = activation_gain(activation)
+        # A residual branch adds to the signal: without extra gain the sum grows slowly with depth.
+        gain = 1.0 if residual else activation_gain(activation)
         self.residual = residual
         self.linear = _linear(in_features, out_features, gain, True, spectral_bound)
         self.norm = nn.LayerNorm(out_features) if layer_norm else None
