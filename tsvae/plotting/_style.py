@@ -1,0 +1,150 @@
+"""The look that all displays share: colours, grid, date axes, legends outside of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette: told apart with every kind of colour vision.
+INK = "#333333"
+BLUE = "#0072B2"
+ORANGE = "#E69F00"
+GREEN = "#009E73"
+VERMILLION = "#D55E00"
+PURPLE = "#CC79A7"
+GRID = "#DDDDDD"
+
+
+class Canvas(NamedTuple):
+    """Where a display draws."""
+
+    figure: Figure
+    axes: list[Axes]
+
+
+def require_matplotlib(name: str) -> None:
+    """Raise an error that says how to install matplotlib, if it is absent."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f'{name} needs matplotlib; install it with: pip install "tsvae[plot]"'
+        ) from error
+
+
+def make_canvas(ax: Any, n_panels: int, *, height: float, share_x: bool = True) -> Canvas:
+    """Make `n_panels` axes below each other: new ones, those given, or inside the one given.
+
+    Parameters
+    ----------
+    ax : Axes, sequence of Axes, or None
+        None makes a figure; one axes is used, or its place divided if several are needed.
+    n_panels : int
+        Number of axes.
+    height : float
+        Inches of a panel in a new figure.
+    share_x : bool, default=True
+        Whether the panels share their x axis.
+
+    Returns
+    -------
+    Canvas
+
+    Raises
+    ------
+    ValueError
+        If the number of axes given is not the number needed.
+    """
+    import matplotlib.pyplot as plt
+
+    if ax is None:
+        figure, grid = plt.subplots(
+            n_panels,
+            1,
+            sharex=share_x,
+            squeeze=False,
+            figsize=(9.0, 0.9 + height * n_panels),
+            layout="constrained",
+        )
+        return Canvas(figure, list(grid[:, 0]))
+    given = list(np.ravel(np.asarray(ax, dtype=object)))
+    if len(given) == n_panels:
+        return Canvas(given[0].figure, given)
+    if len(given) > 1:
+        raise ValueError(f"ax must hold {n_panels} axes, one for each panel; got {len(given)}.")
+    cells = divide(given[0], n_panels, 1)
+    figure = given[0].figure
+    axes = [figure.add_subplot(cells[0])]
+    for k in range(1, n_panels):
+        axes.append(figure.add_subplot(cells[k], sharex=axes[0] if share_x else None))
+    return Canvas(figure, axes)
+
+
+def divide(ax: Axes, n_rows: int, n_columns: int, **options: Any) -> Any:
+    """Hide `ax` and return a grid of cells in its place."""
+    from matplotlib.gridspec import GridSpecFromSubplotSpec
+
+    place = ax.get_subplotspec()
+    if place is None:
+        raise ValueError(
+            "This display needs several panels, and the axes given cannot be divided since it is "
+            "no subplot. Make it by plt.subplots(), or leave ax=None."
+        )
+    ax.set_axis_off()
+    return GridSpecFromSubplotSpec(n_rows, n_columns, subplot_spec=place, **options)
+
+
+def dress(ax: Axes, *, times: NDArray[Any] | None = None) -> None:
+    """Give an axes the light look; with `times`, an x axis that fits them."""
+    ax.grid(True, color=GRID, linewidth=0.7)
+    ax.set_axisbelow(True)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        ax.spines[side].set_color("#888888")
+    ax.tick_params(colors=INK, labelsize=9)
+    if times is not None and np.issubdtype(np.asarray(times).dtype, np.datetime64):
+        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+        locator = AutoDateLocator(minticks=4, maxticks=9)
+        ax.xaxis.set_major_locator(locator)
+        ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+
+def hide_inner_labels(axes: Sequence[Axes]) -> None:
+    """Leave tick labels of a shared x axis to the lowest panel, and line up the y labels."""
+    if len(axes) > 1:
+        axes[0].figure.align_ylabels(list(axes))
+    for ax in axes[:-1]:
+        ax.tick_params(labelbottom=False)
+        ax.xaxis.get_offset_text().set_visible(False)
+
+
+def legend_above(ax: Axes, n_columns: int = 5) -> None:
+    """Put the legend above the axes, where it hides no data."""
+    handles, labels = ax.get_legend_handles_labels()
+    if handles:
+        ax.legend(
+            handles,
+            labels,
+            loc="lower left",
+            bbox_to_anchor=(0.0, 1.01),
+            ncols=n_columns,
+            frameon=False,
+            fontsize=9,
+            borderaxespad=0.0,
+            handlelength=1.6,
+            columnspacing=1.4,
+        )
+
+
+def short(name: str, length: int = 24) -> str:
+    """Shorten a name to fit along an axis."""
+    return name if len(name) <= length else name[: length - 1] + "…"
