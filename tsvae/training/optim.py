@@ -1,0 +1,138 @@
+"""Optimizers of the two parameter groups.
+
+Networks are trained by Adam and its kin. Parameters listed by ``model.natural_parameters()``
+receive natural gradients (their ``.grad`` is already the natural direction) and are moved by
+plain descent: any rescaling by moments or by clipping would undo the geometry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tsvae.training.config import TrainingConfig
+
+__all__ = ["NaturalDescent", "ParameterGroups", "build_optimizers", "split_parameters"]
+
+
+class NaturalDescent(Optimizer):
+    """Plain descent ``p <- p - rho * grad`` for natural gradients.
+
+    Parameters
+    ----------
+    params : iterable of Parameter
+        Parameters whose ``.grad`` holds the natural direction.
+    lr : float, default=0.1
+        The rate rho; in conjugate units 1 is the full conjugate update.
+
+    Examples
+    --------
+    >>> import torch
+    >>> p = torch.nn.Parameter(torch.tensor([1.0]))
+    >>> p.grad = torch.tensor([2.0])
+    >>> NaturalDescent([p], lr=0.25).step()
+    >>> p.item()
+    0.5
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float = 0.1) -> None:
+        if not lr >= 0:
+            raise ValueError(f"lr must be a number >= 0, got {lr!r}.")
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Move every parameter that has a gradient.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Re-evaluates the objective, as in every torch optimizer.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.add_(p.grad, alpha=-group["lr"])
+        return loss
+
+
+class ParameterGroups(NamedTuple):
+    """Trainable parameters of a model by how they are trained."""
+
+    network: list[nn.Parameter]
+    natural: list[nn.Parameter]
+
+
+def split_parameters(model: nn.Module) -> ParameterGroups:
+    """Split a model's trainable parameters into networks and natural-gradient ones.
+
+    Parameters
+    ----------
+    model : Module
+        May have a method ``natural_parameters()`` returning parameters of its own.
+
+    Returns
+    -------
+    ParameterGroups
+
+    Raises
+    ------
+    ValueError
+        If ``natural_parameters()`` lists something that is no parameter of the model, or if
+        nothing is trainable.
+    """
+    natural_parameters: Any = getattr(model, "natural_parameters", list)
+    listed = list(natural_parameters())
+    natural_ids = {id(p) for p in listed}
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    if foreign := natural_ids - {id(p) for p in model.parameters()}:
+        raise ValueError(
+            f"{type(model).__name__}.natural_parameters() lists {len(foreign)} tensors that are "
+            "not in model.parameters(); register them as nn.Parameter."
+        )
+    groups = ParameterGroups(
+        network=[p for p in trainable if id(p) not in natural_ids],
+        natural=[p for p in trainable if id(p) in natural_ids],
+    )
+    if not (groups.network or groups.natural):
+        raise ValueError(
+            f"{type(model).__name__} has no parameter with requires_grad=True; nothing to train."
+        )
+    return groups
+
+
+def network_optimizer(
+    parameters: list[nn.Parameter], config: TrainingConfig, learning_rate: float
+) -> Optimizer:
+    """Optimizer of the network group."""
+    settings: dict[str, Any] = {"lr": learning_rate}
+    if config.weight_decay is not None:
+        settings["weight_decay"] = config.weight_decay
+    if config.optimizer == "adafactor":
+        return torch.optim.Adafactor(parameters, **settings)
+    # One fused kernel per tensor is 3-4 times faster than the loop, on the CPU too; but it
+    # handles the loss scale itself, which would hide the true norm from clipping.
+    devices = {p.device.type for p in parameters}
+    settings["fused"] = config.precision != "16-mixed" and devices <= {"cpu", "cuda"}
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, **settings)
+
+
+def build_optimizers(
+    groups: ParameterGroups, config: TrainingConfig, learning_rate: float
+) -> dict[str, Optimizer]:
+    """Optimizers by group name (``"network"``, ``"natural"``); empty groups are left out."""
+    optimizers: dict[str, Optimizer] = {}
+    if groups.network:
+        optimizers["network"] = network_optimizer(groups.network, config, learning_rate)
+    if groups.natural:
+        optimizers["natural"] = NaturalDescent(groups.natural, lr=config.natural_learning_rate)
+    return optimizers
