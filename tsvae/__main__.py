@@ -33,12 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, or 1 after an error that the user can mend.
+        Exit status: 0, or 1 after an error that the user can mend (an option, a missing extra, a
+        folder that cannot be written).
     """
     options = build_parser().parse_args(arguments)
     try:
         return options.run(options)
-    except (ImportError, OSError, ValueError) as error:
+    except (ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

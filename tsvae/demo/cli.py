@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +82,11 @@ def run(options: argparse.Namespace) -> int:
 
     start = time.perf_counter()
     series = load_co2()["co2"]
-    origins = rolling_origins(len(series), options.horizon, options.origins)
+    try:
+        origins = rolling_origins(len(series), options.horizon, options.origins)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     options.output.mkdir(parents=True, exist_ok=True)
     print(
         f"Weekly CO2 at Mauna Loa: {len(series):,} weeks, "
