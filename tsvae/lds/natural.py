@@ -1,0 +1,367 @@
+r"""Natural gradients for MNIW (and NIW) factors in an unconstrained parameterisation.
+
+A factor is stored as one tensor xi of shape (G, n): the mean M, unit-lower Cholesky parts and
+log-diagonals of S and V (:math:`S = U e^{2d} U'` with U unit lower-triangular), and
+:math:`x = \log(\nu - (K - 1))`. Every value of xi is a valid factor: S, V > 0 and nu > K - 1.
+
+The loss sees a factor only through
+
+.. math::
+    \phi = (M,\; \bar Q = E[Q^{-1}]^{-1} = S / \nu,\; C = K V^{-1},\;
+            c = \tfrac12(E\log|Q^{-1}| - \log|E Q^{-1}|)),
+
+which is a smooth function of the mean parameters :math:`t = E[(-\tfrac12Q^{-1}, Q^{-1}\Theta,
+-\tfrac12\Theta'Q^{-1}\Theta, \tfrac12\log|Q^{-1}|)]`: with W = E[Q^-1],
+:math:`W = -2t_1,\; M = W^{-1}t_2,\; C = -2t_3 - t_2'W^{-1}t_2,\; c = t_4 - \tfrac12\log|W|`. Hence,
+writing bars for derivatives of the loss and :math:`\bar W` for the one with respect to W,
+
+.. math::
+    \bar t_2 = W^{-1}\bar M - 2M\bar C, \quad
+    \bar t_1 = -2\,sym(\bar W - W^{-1}\bar M M' + M\bar C M'), \quad
+    \bar t_3 = -2\bar C, \quad \bar t_4 = \bar c.
+
+In an exponential family the gradient in mean parameters *is* the natural gradient in natural
+parameters eta (Amari 1998; Hoffman et al. 2013, eq. 14; Johnson et al. 2016, section 4.2):
+:math:`F^{-1}\nabla_\eta L = \nabla_t L`. The differential of :math:`\eta \mapsto \xi` then carries
+it over, and that is what ``backward`` returns as the gradient of xi. Plain descent with step rho on
+xi is the conjugate update :math:`\eta \leftarrow \eta - \rho\nabla_t L` to first order. For the KL to
+the prior, :math:`\nabla_t KL = \eta - \eta_0` exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tsvae.lds.linalg import inverse_positive, safe_cholesky, symmetrize
+from tsvae.lds.priors import MNIW, NaturalParameters, kl_divergence, natural_from_standard
+
+# exp(2 * 30) is far beyond any data scale and still finite in float32.
+_LOG_LIMIT = 30.0
+
+
+class Expectations(NamedTuple):
+    """phi: all that expected log densities need of a factor.
+
+    Attributes
+    ----------
+    mean : Tensor (G, K, L)
+    noise_covariance : Tensor (G, K, K)
+        ``E[Q^-1]^-1``.
+    excess : Tensor (G, L, L)
+        ``K V^-1``.
+    log_det_excess : Tensor (G,)
+        ``(E log|Q^-1| - log|E Q^-1|) / 2``.
+    """
+
+    mean: Tensor
+    noise_covariance: Tensor
+    excess: Tensor
+    log_det_excess: Tensor
+
+
+class FactorSize(NamedTuple):
+    """K outcomes and L regressors of a factor."""
+
+    outcomes: int
+    regressors: int
+
+    @property
+    def n_free(self) -> int:
+        """Length of xi for one group."""
+        k, n = self.outcomes, self.regressors
+        return k * n + k * (k + 1) // 2 + n * (n + 1) // 2 + 1
+
+
+class _Parts(NamedTuple):
+    """Pieces of xi, and of a direction in xi."""
+
+    mean: Tensor
+    scale: Tensor
+    rows: Tensor
+    degrees: Tensor
+
+
+class _Roots(NamedTuple):
+    """Cholesky factors and nu of a factor."""
+
+    mean: Tensor
+    scale_root: Tensor
+    rows_root: Tensor
+    degrees: Tensor
+
+
+def _split(xi: Tensor, size: FactorSize) -> _Parts:
+    k, n = size
+    lengths = [k * n, k * (k + 1) // 2, n * (n + 1) // 2, 1]
+    mean, scale, rows, degrees = xi.split(lengths, dim=-1)
+    return _Parts(mean.unflatten(-1, (k, n)), scale, rows, degrees.squeeze(-1))
+
+
+def _join(parts: _Parts) -> Tensor:
+    mean, scale, rows, degrees = parts
+    return torch.cat((mean.flatten(-2), scale, rows, degrees.unsqueeze(-1)), dim=-1)
+
+
+def root_from_free(free: Tensor, size: int) -> Tensor:
+    """Log-diagonals, then the strictly lower unit part -> Cholesky factor."""
+    diagonal = free[..., :size].clamp(-_LOG_LIMIT, _LOG_LIMIT).exp()
+    row, column = torch.tril_indices(size, size, offset=-1, device=free.device)
+    below = free.new_zeros(*free.shape[:-1], size * size)
+    below = below.index_copy(-1, row * size + column, free[..., size:]).unflatten(-1, (size, size))
+    unit = below + torch.eye(size, dtype=free.dtype, device=free.device)
+    return unit * diagonal.unsqueeze(-2)
+
+
+def free_from_root(root: Tensor) -> Tensor:
+    """Inverse of ``root_from_free``."""
+    size = root.shape[-1]
+    diagonal = root.diagonal(dim1=-2, dim2=-1)
+    row, column = torch.tril_indices(size, size, offset=-1, device=root.device)
+    unit = root / diagonal.unsqueeze(-2)
+    return torch.cat((diagonal.log(), unit[..., row, column]), dim=-1)
+
+
+def _roots(xi: Tensor, size: FactorSize) -> _Roots:
+    parts = _split(xi, size)
+    degrees = parts.degrees.clamp(-_LOG_LIMIT, _LOG_LIMIT).exp() + (size.outcomes - 1)
+    return _Roots(
+        parts.mean,
+        root_from_free(parts.scale, size.outcomes),
+        root_from_free(parts.rows, size.regressors),
+        degrees,
+    )
+
+
+def unconstrained_from_standard(distribution: MNIW) -> Tensor:
+    """MNIW -> xi ``(G, n)``.
+
+    Raises
+    ------
+    ValueError
+        If nu does not exceed K - 1.
+    """
+    size = distribution.scale.shape[-1]
+    spare = distribution.degrees_of_freedom - (size - 1)
+    if not bool((spare > 0).all()):
+        raise ValueError(
+            f"degrees_of_freedom must exceed K - 1 = {size - 1}; got "
+            f"{distribution.degrees_of_freedom.min().item():g}."
+        )
+    return _join(
+        _Parts(
+            distribution.mean,
+            free_from_root(safe_cholesky(distribution.scale)),
+            free_from_root(safe_cholesky(distribution.precision)),
+            spare.log(),
+        )
+    )
+
+
+def standard_from_unconstrained(xi: Tensor, size: FactorSize) -> MNIW:
+    """Xi -> MNIW, differentiable."""
+    roots = _roots(xi, size)
+    return MNIW(
+        roots.scale_root @ roots.scale_root.mT,
+        roots.degrees,
+        roots.mean,
+        roots.rows_root @ roots.rows_root.mT,
+    )
+
+
+def expectations_from_standard(distribution: MNIW) -> Expectations:
+    """Phi of an MNIW, differentiable in the ordinary sense."""
+    size = distribution.scale.shape[-1]
+    degrees = distribution.degrees_of_freedom
+    order = torch.arange(size, dtype=degrees.dtype, device=degrees.device)
+    digamma = torch.digamma(0.5 * (degrees.unsqueeze(-1) - order)).sum(-1)
+    return Expectations(
+        distribution.mean,
+        distribution.scale / degrees[..., None, None],
+        size * inverse_positive(distribution.precision),
+        0.5 * (digamma - size * (0.5 * degrees).log()),
+    )
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Float64 where the device has it: these sums are small and their differences matter."""
+    return tensor if tensor.device.type == "mps" else tensor.double()
+
+
+def _root_direction(root: Tensor, change: Tensor) -> Tensor:
+    """Differential of the free coordinates of a Cholesky factor for d(root root') = change."""
+    size = root.shape[-1]
+    half = torch.linalg.solve_triangular(root, change, upper=False)
+    inner = torch.linalg.solve_triangular(root, half.mT, upper=False)
+    phi = inner.tril() - 0.5 * torch.diag_embed(inner.diagonal(dim1=-2, dim2=-1))
+    moved = root @ phi
+    diagonal = phi.diagonal(dim1=-2, dim2=-1)
+    scale = root.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)
+    row, column = torch.tril_indices(size, size, offset=-1, device=root.device)
+    unit = moved / scale - (root / scale) * diagonal.unsqueeze(-2)
+    return torch.cat((diagonal, unit[..., row, column]), dim=-1)
+
+
+def unconstrained_direction(xi: Tensor, direction: NaturalParameters, size: FactorSize) -> Tensor:
+    """Differential of eta -> xi applied to a direction in natural parameters.
+
+    With :math:`V = \\eta_3,\\; M = \\eta_2V^{-1},\\; S = \\eta_1 - MVM',\\; \\nu = \\eta_4`.
+    """
+    roots = _roots(_wide(xi), size)
+    outer, mixed, rows, count = (_wide(part) for part in direction)
+    mean = roots.mean
+    change = torch.cholesky_solve((mixed - mean @ rows).mT, roots.rows_root).mT
+    moved = mixed @ mean.mT
+    scale = symmetrize(outer - moved - moved.mT + mean @ rows @ mean.mT)
+    parts = _Parts(
+        change,
+        _root_direction(roots.scale_root, scale),
+        _root_direction(roots.rows_root, symmetrize(rows)),
+        count / (roots.degrees - (size.outcomes - 1)),
+    )
+    return _join(parts).to(xi.dtype)
+
+
+class _NaturalExpectations(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, xi: Tensor, size: FactorSize) -> tuple[Tensor, ...]:
+        ctx.size = size
+        ctx.save_for_backward(xi)
+        phi = expectations_from_standard(standard_from_unconstrained(_wide(xi), size))
+        return tuple(part.to(xi.dtype) for part in phi)
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, grad_mean: Tensor, grad_noise: Tensor, grad_excess: Tensor, grad_log_det: Tensor
+    ) -> tuple[Tensor, None]:
+        (xi,) = ctx.saved_tensors
+        roots = _roots(_wide(xi), ctx.size)
+        mean = roots.mean
+        root = roots.scale_root / roots.degrees.sqrt()[..., None, None]
+        inverse_w = root @ root.mT
+        grad_c = _wide(grad_log_det)[..., None, None]
+        # Derivative with respect to W: through W^-1 and through c = t_4 - log|W| / 2.
+        grad_w = -inverse_w @ symmetrize(_wide(grad_noise)) @ inverse_w - 0.5 * grad_c * inverse_w
+        excess = symmetrize(_wide(grad_excess))
+        pulled = inverse_w @ _wide(grad_mean)
+        direction = NaturalParameters(
+            -2.0 * symmetrize(grad_w - pulled @ mean.mT + mean @ excess @ mean.mT),
+            pulled - 2.0 * mean @ excess,
+            -2.0 * excess,
+            _wide(grad_log_det),
+        )
+        return unconstrained_direction(xi, direction, ctx.size), None
+
+
+class _NaturalKL(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, xi: Tensor, size: FactorSize, prior: MNIW) -> Tensor:
+        ctx.size, ctx.prior = size, prior
+        ctx.save_for_backward(xi)
+        q = standard_from_unconstrained(_wide(xi), size)
+        return kl_divergence(q, MNIW(*(_wide(part) for part in prior))).sum().to(xi.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (xi,) = ctx.saved_tensors
+        q = natural_from_standard(standard_from_unconstrained(_wide(xi), ctx.size))
+        p = natural_from_standard(MNIW(*(_wide(part) for part in ctx.prior)))
+        direction = NaturalParameters(
+            *(_wide(grad) * (mine - theirs) for mine, theirs in zip(q, p, strict=True))
+        )
+        return unconstrained_direction(xi, direction, ctx.size), None, None
+
+
+def natural_expectations(xi: Tensor, size: FactorSize) -> Expectations:
+    """Phi of a factor; ``backward`` yields the natural direction in xi instead of the gradient.
+
+    Parameters
+    ----------
+    xi : Tensor (G, n)
+    size : FactorSize
+
+    Returns
+    -------
+    Expectations
+    """
+    return Expectations(*_NaturalExpectations.apply(xi, size))  # type: ignore[no-untyped-call]
+
+
+def natural_kl(xi: Tensor, size: FactorSize, prior: MNIW) -> Tensor:
+    """KL to the prior, summed over groups; natural direction ``eta - eta_0`` in ``backward``."""
+    result: Tensor = _NaturalKL.apply(xi, size, prior)  # type: ignore[no-untyped-call]
+    return result
+
+
+class NaturalGradientDescent(torch.optim.Optimizer):
+    """Plain descent in units of the conjugate update, with a trust region.
+
+    ``xi <- xi - rate * scale * grad``, where ``grad`` already is the natural direction. Every
+    coordinate of xi has unit scale by construction (log-diagonals, unit-triangular parts, means),
+    so the step of each group (row) is shortened as a whole until no coordinate moves more than
+    ``trust_region``: far from the optimum one step of the first-order map would otherwise
+    overshoot what the exact conjugate update does.
+
+    Parameters
+    ----------
+    params : iterable of Tensor
+        Unconstrained factors, groups along the first axis.
+    lr : float, default=1e-2
+        rho; with ``scale`` making the loss that of the full data, rho = 1 replaces the posterior.
+    scale : float, default=1.0
+        Factor that brings the loss to the full data (for example the number of observed steps,
+        if the loss is an average over steps).
+    trust_region : float or None, default=0.5
+        Largest change of a coordinate in one step; None switches it off.
+
+    Raises
+    ------
+    ValueError
+        If a setting is not positive.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float = 1e-2,
+        scale: float = 1.0,
+        trust_region: float | None = 0.5,
+    ) -> None:
+        settings = {"lr": lr, "scale": scale, "trust_region": trust_region}
+        for name, value in settings.items():
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"{name} must be positive and finite; got {value}.")
+        super().__init__(params, settings)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Take one step; see the class docstring."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                step = parameter.grad * (group["lr"] * group["scale"])
+                if group["trust_region"] is not None:
+                    step = limit_step(step, group["trust_region"])
+                parameter.sub_(step)
+        return loss
+
+
+def limit_step(step: Tensor, trust_region: float) -> Tensor:
+    """Shorten each row of ``step`` so that its largest entry stays within ``trust_region``."""
+    rows = step.reshape(step.shape[0], -1) if step.ndim > 1 else step.reshape(1, -1)
+    # Scaling by the largest entry first keeps the product finite for any finite step.
+    largest = rows.abs().amax(dim=1, keepdim=True)
+    shrink = (trust_region / largest.clamp_min(trust_region)).to(rows.dtype)
+    return (rows * shrink).reshape(step.shape)

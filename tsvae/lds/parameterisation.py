@@ -1,0 +1,331 @@
+"""q(theta) of a linear dynamical system as a torch module."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from tsvae.lds.expected import parameters_from_expectations
+from tsvae.lds.linalg import safe_cholesky
+from tsvae.lds.natural import (
+    FactorSize,
+    expectations_from_standard,
+    free_from_root,
+    natural_expectations,
+    natural_kl,
+    root_from_free,
+    standard_from_unconstrained,
+    unconstrained_from_standard,
+)
+from tsvae.lds.parameters import LDSParameters, make_parameters, stabilize
+from tsvae.lds.priors import (
+    MNIW,
+    NIW,
+    HyperParameters,
+    kl_divergence,
+    log_density,
+    niw_from_mniw,
+    prior_from_hyperparameters,
+    sample,
+)
+
+PosteriorKind = Literal["natural", "gradient", "point"]
+RolloutNoise = Literal["expected_precision", "expected_covariance"]
+
+
+class DynamicsPosterior(NamedTuple):
+    """q(theta) in standard parameters."""
+
+    initial: NIW
+    transition: MNIW
+
+
+class LinearDynamicsPosterior(nn.Module):
+    """Parameters of a linear dynamical system, as a posterior or as a point estimate.
+
+    Parameters
+    ----------
+    latent_dim : int
+        D.
+    group_size : int, optional
+        K; a divisor of D. None is one dense group.
+    n_inputs : int, default=0
+        U.
+    posterior : {"natural", "gradient", "point"}, default="natural"
+        "natural": q(theta) whose gradients are natural directions (``tsvae.lds.natural``), for
+        plain descent in conjugate units. "gradient": the same q(theta) with ordinary gradients.
+        "point": A, B, b, Q as they are, with minus the log prior density in place of the KL.
+    hyper : HyperParameters, optional
+        Of the prior.
+    start : LDSParameters, optional
+        Plug-in parameters q(theta) starts from; by default the prior mean of A, unit noise.
+    strength : float, default=100.0
+        Pseudo-observations behind the start. (Starting at the prior itself, with its tiny row
+        precision, would make the excess ``K / lam_0`` drown every potential.)
+    spectral_radius_max : float or None, default=1.0
+        Cap on the spectral radius of each group in ``plug_in`` and ``sample``.
+
+    Examples
+    --------
+    >>> theta = LinearDynamicsPosterior(4, group_size=2)
+    >>> theta.plug_in().transition_matrix.shape
+    torch.Size([2, 2, 2])
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        *,
+        group_size: int | None = None,
+        n_inputs: int = 0,
+        posterior: PosteriorKind = "natural",
+        hyper: HyperParameters | None = None,
+        start: LDSParameters | None = None,
+        strength: float = 100.0,
+        spectral_radius_max: float | None = 1.0,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        size = latent_dim if group_size is None else group_size
+        _check_settings(latent_dim, size, n_inputs, posterior, spectral_radius_max)
+        self.posterior: PosteriorKind = posterior
+        self.n_groups, self.group_size, self.n_inputs = latent_dim // size, size, n_inputs
+        self.spectral_radius_max = spectral_radius_max
+        self.hyper = HyperParameters() if hyper is None else hyper
+        dtype = torch.get_default_dtype() if dtype is None else dtype
+        prior = prior_from_hyperparameters(
+            self.n_groups, size, n_inputs, self.hyper, dtype=dtype
+        )
+        for side, factor in (("initial", prior.initial.as_mniw()), ("transition", prior.transition)):
+            for name, value in factor._asdict().items():
+                self.register_buffer(f"prior_{side}_{name}", value, persistent=False)
+        free = self._free_from(self._default_start() if start is None else start, strength)
+        self.initial_factor = nn.Parameter(free[0])
+        self.transition_factor = nn.Parameter(free[1])
+
+    @property
+    def transition_size(self) -> FactorSize:
+        """K outcomes, K + U + 1 regressors."""
+        return FactorSize(self.group_size, self.group_size + self.n_inputs + 1)
+
+    @property
+    def initial_size(self) -> FactorSize:
+        """K outcomes, one regressor."""
+        return FactorSize(self.group_size, 1)
+
+    @property
+    def prior_initial(self) -> MNIW:
+        """Prior of the initial state's mean and covariance."""
+        return MNIW(*(getattr(self, f"prior_initial_{name}") for name in MNIW._fields))
+
+    @property
+    def prior_transition(self) -> MNIW:
+        """Prior of ([A B b], Q)."""
+        return MNIW(*(getattr(self, f"prior_transition_{name}") for name in MNIW._fields))
+
+    def natural_parameters(self) -> list[nn.Parameter]:
+        """Parameters whose ``grad`` is a natural direction; empty unless ``posterior="natural"``."""
+        return [self.initial_factor, self.transition_factor] if self.posterior == "natural" else []
+
+    def reset(self, start: LDSParameters, strength: float = 100.0) -> None:
+        """Set the parameters from plug-in ones with ``strength`` pseudo-observations."""
+        initial, transition = self._free_from(start, strength)
+        with torch.no_grad():
+            self.initial_factor.copy_(initial)
+            self.transition_factor.copy_(transition)
+
+    def parameters_for_inference(self) -> LDSParameters:
+        """Parameters for ``filter_states``: expected ones with excess, or the point estimate."""
+        if self.posterior == "point":
+            return self.plug_in()
+        if self.posterior == "natural":
+            initial = natural_expectations(self.initial_factor, self.initial_size)
+            transition = natural_expectations(self.transition_factor, self.transition_size)
+        else:
+            initial = expectations_from_standard(
+                standard_from_unconstrained(self.initial_factor, self.initial_size)
+            )
+            transition = expectations_from_standard(
+                standard_from_unconstrained(self.transition_factor, self.transition_size)
+            )
+        return parameters_from_expectations(initial, transition)
+
+    def plug_in(
+        self,
+        noise: RolloutNoise = "expected_precision",
+        expected: LDSParameters | None = None,
+    ) -> LDSParameters:
+        """Plug-in parameters for forecasts, with the spectral radius capped.
+
+        Parameters
+        ----------
+        noise : {"expected_precision", "expected_covariance"}, default="expected_precision"
+            Q as ``E[Q^-1]^-1 = S / nu`` (what inference uses) or as ``E[Q] = S / (nu - K - 1)``,
+            which is wider and needs nu > K + 1 (the denominator is kept above 1). The factor
+            between the two counts as a constant for gradients.
+        expected : LDSParameters, optional
+            Result of ``parameters_for_inference``, to share the work and the graph.
+
+        Returns
+        -------
+        LDSParameters
+            Without excess.
+        """
+        if self.posterior == "point":
+            return self._cap(self._point())
+        params = self.parameters_for_inference() if expected is None else expected
+        params = self._cap(params._replace(excess=None))
+        if noise == "expected_covariance":
+            degrees = self.standard().transition.degrees_of_freedom.detach()
+            wider = degrees / (degrees - self.group_size - 1).clamp_min(1.0)
+            params = params._replace(
+                noise_covariance=params.noise_covariance * wider[:, None, None]
+            )
+        return params
+
+    def standard(self) -> DynamicsPosterior:
+        """q(theta) in standard parameters (ordinary gradients).
+
+        Raises
+        ------
+        ValueError
+            For a point estimate, which has no posterior.
+        """
+        if self.posterior == "point":
+            raise ValueError(
+                'posterior="point" holds no distribution; use plug_in(), or build the model with '
+                'posterior="natural" or "gradient".'
+            )
+        initial = standard_from_unconstrained(self.initial_factor, self.initial_size)
+        transition = standard_from_unconstrained(self.transition_factor, self.transition_size)
+        return DynamicsPosterior(niw_from_mniw(initial), transition)
+
+    def kl(self) -> Tensor:
+        """KL(q(theta) || p(theta)), a scalar; minus the log prior density for a point estimate."""
+        if self.posterior == "natural":
+            return natural_kl(
+                self.initial_factor, self.initial_size, self.prior_initial
+            ) + natural_kl(self.transition_factor, self.transition_size, self.prior_transition)
+        if self.posterior == "gradient":
+            q = self.standard()
+            first = kl_divergence(q.initial.as_mniw(), self.prior_initial).sum()
+            return first + kl_divergence(q.transition, self.prior_transition).sum()
+        point = self._point()
+        first = log_density(
+            self.prior_initial, point.initial_mean.unsqueeze(-1), point.initial_covariance
+        )
+        coefficients = torch.cat(
+            (point.transition_matrix, point.input_matrix, point.bias.unsqueeze(-1)), dim=-1
+        )
+        second = log_density(self.prior_transition, coefficients, point.noise_covariance)
+        return -(first.sum() + second.sum())
+
+    def sample(self, generator: torch.Generator) -> LDSParameters:
+        """One draw of theta (the point estimate itself if there is no posterior); no gradient."""
+        if self.posterior == "point":
+            return LDSParameters(*(_detached(part) for part in self.plug_in()))
+        q = self.standard()
+        first = sample(q.initial.as_mniw(), generator)
+        draw = sample(q.transition, generator)
+        size = self.group_size
+        return self._cap(
+            LDSParameters(
+                initial_mean=first.coefficients.squeeze(-1),
+                initial_covariance=first.covariance,
+                transition_matrix=draw.coefficients[..., :size],
+                noise_covariance=draw.covariance,
+                input_matrix=draw.coefficients[..., size:-1],
+                bias=draw.coefficients[..., -1],
+            )
+        )
+
+    def _cap(self, params: LDSParameters) -> LDSParameters:
+        capped = stabilize(params.transition_matrix, self.spectral_radius_max)
+        return params._replace(transition_matrix=capped)
+
+    def _default_start(self) -> LDSParameters:
+        mean = self.prior_transition.mean
+        size = self.group_size
+        eye = torch.eye(size, dtype=mean.dtype).expand(self.n_groups, size, size)
+        return make_parameters(mean[..., :size], eye, input_matrix=mean[..., size:-1])
+
+    def _free_from(self, start: LDSParameters, strength: float) -> tuple[Tensor, Tensor]:
+        """Unconstrained factors of the start."""
+        shape = (self.n_groups, self.group_size, self.n_inputs)
+        if (start.n_groups, start.group_size, start.n_inputs) != shape:
+            raise ValueError(
+                f"start has (groups, group size, inputs) = "
+                f"{(start.n_groups, start.group_size, start.n_inputs)}; expected {shape}."
+            )
+        if not strength > 0:
+            raise ValueError(f"strength must be positive; got {strength}.")
+        regression = torch.cat(
+            (start.transition_matrix, start.input_matrix, start.bias.unsqueeze(-1)), dim=-1
+        )
+        pairs = (
+            (start.initial_mean.unsqueeze(-1), start.initial_covariance, self.prior_initial),
+            (regression, start.noise_covariance, self.prior_transition),
+        )
+        if self.posterior == "point":
+            free = [
+                torch.cat((mean.flatten(-2), free_from_root(safe_cholesky(noise))), dim=-1)
+                for mean, noise, _ in pairs
+            ]
+        else:
+            free = [
+                unconstrained_from_standard(_spread(mean, noise, prior, strength))
+                for mean, noise, prior in pairs
+            ]
+        first, second = (part.detach().to(self.prior_transition.mean).contiguous() for part in free)
+        return first, second
+
+    def _point(self) -> LDSParameters:
+        size, n_regressors = self.transition_size
+        first, second = self.initial_factor, self.transition_factor
+        cut = size * n_regressors
+        regression = second[:, :cut].unflatten(-1, (size, n_regressors))
+        initial_root = root_from_free(first[:, size:], size)
+        noise_root = root_from_free(second[:, cut:], size)
+        return LDSParameters(
+            initial_mean=first[:, :size],
+            initial_covariance=initial_root @ initial_root.mT,
+            transition_matrix=regression[..., :size],
+            noise_covariance=noise_root @ noise_root.mT,
+            input_matrix=regression[..., size:-1],
+            bias=regression[..., -1],
+        )
+
+
+def _spread(mean: Tensor, noise: Tensor, prior: MNIW, strength: float) -> MNIW:
+    """Posterior around a start, as if ``strength`` unit-size observations had been seen."""
+    degrees = prior.degrees_of_freedom + strength
+    eye = torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
+    return MNIW(
+        scale=noise * degrees[:, None, None],
+        degrees_of_freedom=degrees,
+        mean=mean,
+        precision=prior.precision + strength * eye,
+    )
+
+
+def _detached(part: Tensor | None) -> Tensor | None:
+    return None if part is None else part.detach()
+
+
+def _check_settings(
+    latent_dim: int, size: int, n_inputs: int, posterior: str, radius: float | None
+) -> None:
+    if size < 1 or latent_dim < 1 or latent_dim % size:
+        raise ValueError(
+            f"group_size must be a positive divisor of latent_dim={latent_dim}; got {size}."
+        )
+    if n_inputs < 0:
+        raise ValueError(f"n_inputs must not be negative; got {n_inputs}.")
+    if posterior not in get_args(PosteriorKind):
+        raise ValueError(
+            f"posterior must be one of {get_args(PosteriorKind)}; got {posterior!r}."
+        )
+    if radius is not None and not radius > 0:
+        raise ValueError(f"spectral_radius_max must be positive or None; got {radius}.")

@@ -1,0 +1,318 @@
+r"""The sequential loops of the package and their hand-written gradients.
+
+Three recursions in time; everything else is vectorised over time:
+
+- affine, :math:`m_t = F_t m_{t-1} + g_t` (state means and samples);
+- congruence, :math:`X_t = F_t X_{t-1} F_t' + C_t` (smoothed and forecast covariances);
+- Riccati, :math:`P_t = A S_{t-1} A' + Q,\; S_t = (P_t^{-1} + \Lambda_t)^{-1}` (filter covariances).
+
+Autograd through thousands of tiny steps costs a graph node per operation, so each recursion is one
+``autograd.Function`` whose backward pass is the adjoint recursion. For the affine one,
+
+.. math:: \lambda_t = \bar m_t + F_{t+1}' \lambda_{t+1}, \quad
+          \bar g_t = \lambda_t, \quad \bar F_t = \lambda_t m_{t-1}',
+
+for the congruence one the same with :math:`Y_t = \bar X_t + F_{t+1}' Y_{t+1} F_{t+1}`. For the
+Riccati recursion, with :math:`X_t = (P_t + \Lambda_t^{-1})^{-1}` and
+:math:`I - S_t \Lambda_t = I - P_t X_t =: J_t`, the differentials are
+
+.. math:: dS = J\,dP\,J' - S\,d\Lambda\,S, \qquad
+          d\log|I + P \Lambda| = tr(X\,dP) + tr(S\,d\Lambda),
+
+so the adjoint is again a congruence recursion, with matrices :math:`J_t A`. The gradients are
+exact, first-order only, and cost O(T) memory.
+
+Layout here: time first, then one batch axis N of independent matrices; vectors as rows
+``(T, N, R, K)`` with R the number of vectors that share a matrix.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tsvae.lds.linalg import (
+    adjugate_2x2,
+    determinant_2x2,
+    identity_like,
+    safe_cholesky,
+    semidefinite_factor,
+    symmetrize,
+)
+
+
+def _affine_loop(matrices: Tensor, constants: Tensor, reverse: bool) -> Tensor:
+    """Row form m_t = m_prev @ matrices_t + constants_t; the first visited step has no past."""
+    out = torch.empty_like(constants, memory_format=torch.contiguous_format)
+    steps = list(zip(matrices.unbind(0), constants.unbind(0), out.unbind(0), strict=True))
+    if reverse:
+        steps.reverse()
+    if not steps:
+        return out
+    _, constant, state = steps[0]
+    state.copy_(constant)
+    for matrix, constant, target in steps[1:]:
+        torch.baddbmm(constant, state, matrix, out=target)
+        state = target
+    return out
+
+
+def _congruence_loop(matrices: Tensor, constants: Tensor, reverse: bool) -> Tensor:
+    """X_t = F_t X_prev F_t' + C_t; the first visited step has no past."""
+    out = torch.empty_like(constants, memory_format=torch.contiguous_format)
+    steps = list(
+        zip(
+            matrices.unbind(0),
+            matrices.mT.unbind(0),
+            constants.unbind(0),
+            out.unbind(0),
+            strict=True,
+        )
+    )
+    if reverse:
+        steps.reverse()
+    if not steps:
+        return out
+    _, _, constant, state = steps[0]
+    state.copy_(constant)
+    for matrix, transposed, constant, target in steps[1:]:
+        torch.baddbmm(constant, torch.bmm(matrix, state), transposed, out=target)
+        state = target
+    return out
+
+
+def _towards_past(sequence: Tensor, reverse: bool) -> Tensor:
+    """Row t holds what the step visited just before t holds (zeros at the first visited)."""
+    zero = torch.zeros_like(sequence[:1])
+    if reverse:
+        return torch.cat((sequence[1:], zero))
+    return torch.cat((zero, sequence[:-1]))
+
+
+class _AffineScan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrices: Tensor, constants: Tensor, reverse: bool) -> Tensor:
+        states = _affine_loop(matrices.mT, constants, reverse)
+        ctx.reverse = reverse
+        ctx.save_for_backward(matrices, states)
+        return states
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        matrices, states = ctx.saved_tensors
+        # The adjoint runs the other way and uses the matrix of the step it comes from.
+        shifted = _towards_past(matrices, not ctx.reverse)
+        adjoint = _affine_loop(shifted, grad, not ctx.reverse)
+        grad_matrices = None
+        if ctx.needs_input_grad[0]:
+            grad_matrices = adjoint.mT @ _towards_past(states, ctx.reverse)
+        return grad_matrices, adjoint, None
+
+
+class _CongruenceScan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrices: Tensor, constants: Tensor, reverse: bool) -> Tensor:
+        states = _congruence_loop(matrices, constants, reverse)
+        ctx.reverse = reverse
+        ctx.save_for_backward(matrices, states)
+        return states
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        matrices, states = ctx.saved_tensors
+        shifted = _towards_past(matrices, not ctx.reverse).mT
+        adjoint = _congruence_loop(shifted, grad, not ctx.reverse)
+        grad_matrices = None
+        if ctx.needs_input_grad[0]:
+            past = _towards_past(states, ctx.reverse)
+            grad_matrices = adjoint @ matrices @ past.mT + adjoint.mT @ matrices @ past
+        return grad_matrices, adjoint, None
+
+
+def affine_scan(matrices: Tensor, constants: Tensor, reverse: bool = False) -> Tensor:
+    """Run ``m_t = F_t m_{t-1} + g_t`` with ``m_0 = g_0`` for row vectors.
+
+    Parameters
+    ----------
+    matrices : Tensor (T, N, K, K)
+        F; the one at the first visited step is ignored.
+    constants : Tensor (T, N, R, K)
+        g, R vectors for each matrix.
+    reverse : bool, default=False
+        Run from the last step to the first: ``m_t = F_t m_{t+1} + g_t``.
+
+    Returns
+    -------
+    Tensor (T, N, R, K)
+    """
+    result: Tensor = _AffineScan.apply(matrices, constants, reverse)  # type: ignore[no-untyped-call]
+    return result
+
+
+def congruence_scan(matrices: Tensor, constants: Tensor, reverse: bool = False) -> Tensor:
+    """Run ``X_t = F_t X_{t-1} F_t' + C_t`` with ``X_0 = C_0``; all ``(T, N, K, K)``."""
+    result: Tensor = _CongruenceScan.apply(matrices, constants, reverse)  # type: ignore[no-untyped-call]
+    return result
+
+
+class CovarianceRecursion(NamedTuple):
+    """Everything about a filter pass that does not depend on observed values.
+
+    Attributes
+    ----------
+    predicted : Tensor (T, N, K, K)
+        P_t, covariance before the potential of step t.
+    filtered : Tensor (T, N, K, K)
+        S_t, after it. The gain on a residual ``h - Lambda m`` is S_t itself.
+    log_det : Tensor (T, N)
+        ``log |I + P_t Lambda_t|``.
+    """
+
+    predicted: Tensor
+    filtered: Tensor
+    log_det: Tensor
+
+
+def covariance_recursion(
+    transition: Tensor, noise: Tensor, initial: Tensor, precision: Tensor
+) -> CovarianceRecursion:
+    """Riccati recursion of the filter, free of the batch of series.
+
+    Any faster implementation (steady state, associative scan, compiled kernel) may replace this
+    function: nothing else in the package walks through time for covariances of the filter.
+
+    Parameters
+    ----------
+    transition, noise, initial : Tensor (N, K, K)
+        A, Q and the covariance of the first state.
+    precision : Tensor (T, N, K, K)
+        Potentials' precisions, positive semidefinite.
+
+    Returns
+    -------
+    CovarianceRecursion
+    """
+    outputs = _Riccati.apply(transition, noise, initial, precision)  # type: ignore[no-untyped-call]
+    return CovarianceRecursion(*outputs)
+
+
+class _Update(NamedTuple):
+    """Forward results of the Riccati recursion plus X_t = (P_t + Lambda_t^-1)^-1."""
+
+    predicted: Tensor
+    filtered: Tensor
+    log_det: Tensor
+    shrinkage: Tensor
+
+
+def _riccati_scalar(a: Tensor, q: Tensor, p: Tensor, precision: Tensor) -> _Update:
+    square = a * a
+    predicted, filtered = torch.empty_like(precision), torch.empty_like(precision)
+    for lam, before, after in zip(
+        precision.unbind(0), predicted.unbind(0), filtered.unbind(0), strict=True
+    ):
+        before.copy_(p)
+        torch.div(p, torch.addcmul(torch.ones_like(p), p, lam), out=after)
+        p = torch.addcmul(q, square, after)
+    odds = predicted * precision
+    return _Update(
+        predicted, filtered, torch.log1p(odds)[..., 0, 0], precision / (1.0 + odds)
+    )
+
+
+def _riccati_pair(a: Tensor, q: Tensor, p: Tensor, precision: Tensor) -> _Update:
+    # S = (P + |P| adj(Lambda)) / |I + P Lambda|, with
+    # |I + P Lambda| = 1 + tr(P Lambda) + |P||Lambda|: sums of non-negative terms only.
+    adjugates, det_precision = adjugate_2x2(precision), determinant_2x2(precision)
+    predicted, filtered = torch.empty_like(precision), torch.empty_like(precision)
+    odds = torch.empty_like(det_precision)
+    transposed = a.mT
+    for lam, adjugate, det_lam, before, after, odd in zip(
+        precision.unbind(0),
+        adjugates.unbind(0),
+        det_precision.unbind(0),
+        predicted.unbind(0),
+        filtered.unbind(0),
+        odds.unbind(0),
+        strict=True,
+    ):
+        before.copy_(p)
+        det = determinant_2x2(p)
+        torch.addcmul((p * lam).sum(dim=(-2, -1)), det, det_lam, out=odd)
+        torch.addcmul(p, det[..., None, None], adjugate, out=after)
+        after.div_((1.0 + odd)[..., None, None])
+        p = torch.baddbmm(q, torch.bmm(a, after), transposed)
+    det = determinant_2x2(predicted)
+    shrinkage = precision + det_precision[..., None, None] * adjugate_2x2(predicted)
+    shrinkage = shrinkage / (1.0 + odds)[..., None, None]
+    return _Update(predicted, filtered, torch.log1p(odds), shrinkage)
+
+
+def _riccati_general(a: Tensor, q: Tensor, p: Tensor, precision: Tensor) -> _Update:
+    # With Lambda = W W' an update is one by unit-noise observations W'z: N = I + W'PW is well
+    # scaled (diagonal scaling does not matter to Cholesky), and Joseph's form keeps S >= 0.
+    factors = semidefinite_factor(precision)
+    predicted, filtered = torch.empty_like(precision), torch.empty_like(precision)
+    roots: list[Tensor] = []
+    eye = identity_like(p).expand_as(p)
+    transposed = a.mT
+    for w, wt, before, after in zip(
+        factors.unbind(0),
+        factors.mT.unbind(0),
+        predicted.unbind(0),
+        filtered.unbind(0),
+        strict=True,
+    ):
+        before.copy_(p)
+        pw = torch.bmm(p, w)
+        root, failed = torch.linalg.cholesky_ex(torch.baddbmm(eye, wt, pw))
+        if bool(failed.any()):
+            root = safe_cholesky(symmetrize(torch.baddbmm(eye, wt, pw)))
+        gain = torch.cholesky_solve(pw.mT, root)  # transposed gain, N^-1 W'P
+        keep = torch.baddbmm(eye, gain.mT, wt, alpha=-1.0)
+        kept = torch.bmm(torch.bmm(keep, p), keep.mT)
+        torch.baddbmm(kept, gain.mT, gain, out=after)
+        p = torch.baddbmm(q, torch.bmm(a, after), transposed)
+        roots.append(root)
+    root = torch.stack(roots)
+    log_det = 2.0 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    half = torch.linalg.solve_triangular(root, factors.mT, upper=False)
+    return _Update(predicted, filtered, log_det, half.mT @ half)
+
+
+class _Riccati(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, transition: Tensor, noise: Tensor, initial: Tensor, precision: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        size = transition.shape[-1]
+        step = {1: _riccati_scalar, 2: _riccati_pair}.get(size, _riccati_general)
+        update = step(transition, noise, initial, precision.contiguous())
+        # Rounding leaves an asymmetry of the last digit.
+        predicted, filtered = symmetrize(update.predicted), symmetrize(update.filtered)
+        ctx.save_for_backward(transition, predicted, filtered, update.shrinkage)
+        return predicted, filtered, update.log_det
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, grad_predicted: Tensor, grad_filtered: Tensor, grad_log_det: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        a, predicted, filtered, shrinkage = ctx.saved_tensors
+        weight = grad_log_det[..., None, None]
+        keep = identity_like(a) - predicted @ shrinkage
+        into_predicted = symmetrize(grad_predicted) + weight * shrinkage
+        from_next = a.mT @ into_predicted[1:] @ a
+        constant = symmetrize(grad_filtered)
+        constant = torch.cat((constant[:-1] + from_next, constant[-1:]))
+        chain = _towards_past(keep @ a, reverse=True).mT
+        adjoint = _congruence_loop(chain, constant, reverse=True)
+        total = into_predicted + keep.mT @ adjoint @ keep
+        grad_precision = weight * filtered - filtered @ adjoint @ filtered
+        grad_transition = 2.0 * (total[1:] @ a @ filtered[:-1]).sum(0)
+        return grad_transition, total[1:].sum(0), total[0], grad_precision
