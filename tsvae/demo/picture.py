@@ -88,10 +88,22 @@ def _draw_forecasts(ax: Axes, series: pd.Series, result: Backtest, future: pd.Da
 
 def _draw_bands(ax: Axes, weeks: pd.Index, bands: np.ndarray, mean: np.ndarray) -> None:
     ax.fill_between(
-        weeks, bands[:, 0], bands[:, 3], color=FORECAST, alpha=0.18, linewidth=0, label="90 %"
+        weeks,
+        bands[:, 0],
+        bands[:, 3],
+        color=FORECAST,
+        alpha=0.18,
+        linewidth=0,
+        label="90 % interval",
     )
     ax.fill_between(
-        weeks, bands[:, 1], bands[:, 2], color=FORECAST, alpha=0.3, linewidth=0, label="50 %"
+        weeks,
+        bands[:, 1],
+        bands[:, 2],
+        color=FORECAST,
+        alpha=0.3,
+        linewidth=0,
+        label="50 % interval",
     )
     ax.plot(weeks, mean, color=FORECAST, linewidth=1.3, label="forecast")
 
@@ -105,7 +117,7 @@ def _draw_gap(ax: Axes, series: pd.Series, filled: pd.Series) -> None:
     ax.plot(observed.index, observed, ".", color=OBSERVED, markersize=4, label="observed")
     ax.plot(missing.index, missing, "o", color=FILLED, markersize=3.5, label="filled by impute()")
     ax.axvspan(series.index[gap.start], series.index[gap.stop - 1], color=FILLED, alpha=0.08)
-    ax.legend(loc="upper left", frameon=False)
+    ax.legend(loc="best", frameon=False)
     ax.set_title(f"The widest gap of the record: {gap.stop - gap.start} weeks", loc="left")
     ax.set_ylabel("ppm")
 
