@@ -105,6 +105,7 @@ def train(
     Examples
     --------
     >>> import torch
+    >>> from tsvae.training import LossResult
     >>> class Line(torch.nn.Module):
     ...     def __init__(self):
     ...         super().__init__()

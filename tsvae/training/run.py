@@ -93,7 +93,8 @@ class Run:
         state.elapsed = time.monotonic() - self.started
         row: dict[str, Value] = {"epoch": epoch, "step": state.step, "objective": objective}
         row |= {"validation": validation, "learning_rate": self._network_rate()}
-        state.log.append(row | {"seconds": state.elapsed} | means)
+        row["seconds"] = state.elapsed
+        state.log.append(row | {name: v for name, v in means.items() if name not in row})
         wants_stop = self.runtime.broadcast(self.callbacks.on_epoch_end(state))
         if wants_stop and self.stop_reason is None:
             self.stop_reason = "callback"
