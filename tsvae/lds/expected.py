@@ -13,7 +13,7 @@ from tsvae.lds.priors import MNIW, NIW
 
 
 def parameters_from_expectations(initial: Expectations, transition: Expectations) -> LDSParameters:
-    """Expected parameters (with excess) from phi of the two factors.
+    """Assemble expected parameters (with excess) from phi of the two factors.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def parameters_from_expectations(initial: Expectations, transition: Expectations
 
 
 def expected_parameters(initial: NIW, transition: MNIW) -> LDSParameters:
-    """Expected parameters under q(theta) = NIW x MNIW, with ordinary gradients.
+    """Compute expected parameters under q(theta) = NIW x MNIW, with ordinary gradients.
 
     Parameters
     ----------

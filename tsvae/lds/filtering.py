@@ -343,7 +343,7 @@ class StateAt(NamedTuple):
 
 
 def final_state(filtered: FilterResult, lengths: Tensor | None = None) -> StateAt:
-    """Filtered state at each series' last observed step: where forecasts start.
+    """Pick the filtered state at each series' last observed step: where forecasts start.
 
     Parameters
     ----------
@@ -369,4 +369,3 @@ def final_state(filtered: FilterResult, lengths: Tensor | None = None) -> StateA
     if index is None:
         index = rows if filtered.filtered_covariance.shape[0] == n_series else 0 * rows
     return StateAt(mean[rows, at], filtered.filtered_covariance[index, at])
-

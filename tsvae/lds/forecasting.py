@@ -79,7 +79,9 @@ def forecast_states(
     start = covariance.transpose(0, 1).flatten(0, 1).unsqueeze(0)
     constants = torch.cat((start, q.expand(horizon, *q.shape)))
     spread = congruence_scan(a.expand(horizon + 1, *a.shape), constants)[1:]
-    path = affine_scan(a.expand(horizon + 1, *a.shape), _drive(params, layout, mean, horizon, inputs))
+    path = affine_scan(
+        a.expand(horizon + 1, *a.shape), _drive(params, layout, mean, horizon, inputs)
+    )
     return ForecastResult(layout.states_out(path[1:]), covariances_out(spread, params.n_groups))
 
 
@@ -132,9 +134,7 @@ def _plan(
     if horizon < 1:
         raise ValueError(f"horizon must be at least 1; got {horizon}.")
     if mean.ndim != 2 or mean.shape[1] != params.latent_dim:
-        raise ValueError(
-            f"mean has shape {tuple(mean.shape)}; expected (B, {params.latent_dim})."
-        )
+        raise ValueError(f"mean has shape {tuple(mean.shape)}; expected (B, {params.latent_dim}).")
     n_series = mean.shape[0]
     fits = covariance.ndim == 4 and tuple(covariance.shape[1:]) == (groups, size, size)
     if not fits or covariance.shape[0] not in (1, n_series):

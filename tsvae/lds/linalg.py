@@ -35,7 +35,7 @@ def adjugate_2x2(matrix: Tensor) -> Tensor:
 
 
 def determinant_2x2(matrix: Tensor) -> Tensor:
-    """Determinant of positive-semidefinite 2 x 2 matrices, never below rounding level or zero."""
+    """Compute determinants of positive-semidefinite 2 x 2 matrices, never below rounding level."""
     a, b, c, d = matrix.flatten(-2).unbind(-1)
     product = a * d
     floor = torch.finfo(matrix.dtype).eps * product.detach()
@@ -123,7 +123,7 @@ def log_det_positive(matrix: Tensor) -> Tensor:
 
 @torch.no_grad()
 def semidefinite_factor(matrix: Tensor) -> Tensor:
-    """Some factor ``W`` with ``W W' = matrix`` for positive-*semi*definite input (no gradient).
+    """Find a ``W`` with ``W W' = matrix`` for positive-*semi*definite input (no gradient).
 
     Diagonal matrices give their elementwise root, definite ones their Cholesky factor, and
     singular ones the scaled eigenvectors of the matrix brought to unit diagonal.

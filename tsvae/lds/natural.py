@@ -24,8 +24,8 @@ In an exponential family the gradient in mean parameters *is* the natural gradie
 parameters eta (Amari 1998; Hoffman et al. 2013, eq. 14; Johnson et al. 2016, section 4.2):
 :math:`F^{-1}\nabla_\eta L = \nabla_t L`. The differential of :math:`\eta \mapsto \xi` then carries
 it over, and that is what ``backward`` returns as the gradient of xi. Plain descent with step rho on
-xi is the conjugate update :math:`\eta \leftarrow \eta - \rho\nabla_t L` to first order. For the KL to
-the prior, :math:`\nabla_t KL = \eta - \eta_0` exactly.
+xi is the conjugate update :math:`\eta \leftarrow \eta - \rho\nabla_t L` to first order. For the KL
+to the prior, :math:`\nabla_t KL = \eta - \eta_0` exactly.
 """
 
 from __future__ import annotations
@@ -208,9 +208,9 @@ def _root_direction(root: Tensor, change: Tensor) -> Tensor:
 
 
 def unconstrained_direction(xi: Tensor, direction: NaturalParameters, size: FactorSize) -> Tensor:
-    """Differential of eta -> xi applied to a direction in natural parameters.
+    r"""Apply the differential of eta -> xi to a direction in natural parameters.
 
-    With :math:`V = \\eta_3,\\; M = \\eta_2V^{-1},\\; S = \\eta_1 - MVM',\\; \\nu = \\eta_4`.
+    With :math:`V = \eta_3,\; M = \eta_2V^{-1},\; S = \eta_1 - MVM',\; \nu = \eta_4`.
     """
     roots = _roots(_wide(xi), size)
     outer, mixed, rows, count = (_wide(part) for part in direction)

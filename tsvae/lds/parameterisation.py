@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
+from tsvae.lds.charts import coordinates_from_transition, transition_from_coordinates
 from tsvae.lds.expected import parameters_from_expectations
 from tsvae.lds.linalg import safe_cholesky
 from tsvae.lds.natural import (
@@ -32,6 +33,7 @@ from tsvae.lds.priors import (
 )
 
 PosteriorKind = Literal["natural", "gradient", "point"]
+Chart = Literal["linear", "generator"]
 RolloutNoise = Literal["expected_precision", "expected_covariance"]
 
 
@@ -57,6 +59,10 @@ class LinearDynamicsPosterior(nn.Module):
         "natural": q(theta) whose gradients are natural directions (``tsvae.lds.natural``), for
         plain descent in conjugate units. "gradient": the same q(theta) with ordinary gradients.
         "point": A, B, b, Q as they are, with minus the log prior density in place of the KL.
+    chart : {"linear", "generator"}, default="linear"
+        Coordinates of the (mean) transition matrix: its entries, or those of its logarithm
+        (:mod:`tsvae.lds.charts`; groups of 1 or 2, stable by construction), in which ordinary
+        gradient steps suit slow and fast states alike. Natural directions need "linear".
     hyper : HyperParameters, optional
         Of the prior.
     start : LDSParameters, optional
@@ -81,6 +87,7 @@ class LinearDynamicsPosterior(nn.Module):
         group_size: int | None = None,
         n_inputs: int = 0,
         posterior: PosteriorKind = "natural",
+        chart: Chart = "linear",
         hyper: HyperParameters | None = None,
         start: LDSParameters | None = None,
         strength: float = 100.0,
@@ -90,20 +97,27 @@ class LinearDynamicsPosterior(nn.Module):
         super().__init__()
         size = latent_dim if group_size is None else group_size
         _check_settings(latent_dim, size, n_inputs, posterior, spectral_radius_max)
+        _check_chart(chart, posterior)
         self.posterior: PosteriorKind = posterior
+        self.chart: Chart = chart
         self.n_groups, self.group_size, self.n_inputs = latent_dim // size, size, n_inputs
         self.spectral_radius_max = spectral_radius_max
         self.hyper = HyperParameters() if hyper is None else hyper
         dtype = torch.get_default_dtype() if dtype is None else dtype
-        prior = prior_from_hyperparameters(
-            self.n_groups, size, n_inputs, self.hyper, dtype=dtype
-        )
-        for side, factor in (("initial", prior.initial.as_mniw()), ("transition", prior.transition)):
+        prior = prior_from_hyperparameters(self.n_groups, size, n_inputs, self.hyper, dtype=dtype)
+        for side, factor in (
+            ("initial", prior.initial.as_mniw()),
+            ("transition", prior.transition),
+        ):
             for name, value in factor._asdict().items():
                 self.register_buffer(f"prior_{side}_{name}", value, persistent=False)
-        free = self._free_from(self._default_start() if start is None else start, strength)
+        start = self._default_start() if start is None else start
+        free = self._free_from(start, strength)
         self.initial_factor = nn.Parameter(free[0])
         self.transition_factor = nn.Parameter(free[1])
+        if chart == "generator":
+            coordinates = coordinates_from_transition(start.transition_matrix)
+            self.transition_coordinates = nn.Parameter(coordinates.to(free[1]))
 
     @property
     def transition_size(self) -> FactorSize:
@@ -126,7 +140,7 @@ class LinearDynamicsPosterior(nn.Module):
         return MNIW(*(getattr(self, f"prior_transition_{name}") for name in MNIW._fields))
 
     def natural_parameters(self) -> list[nn.Parameter]:
-        """Parameters whose ``grad`` is a natural direction; empty unless ``posterior="natural"``."""
+        """List the parameters whose ``grad`` is a natural direction (none unless "natural")."""
         return [self.initial_factor, self.transition_factor] if self.posterior == "natural" else []
 
     def reset(self, start: LDSParameters, strength: float = 100.0) -> None:
@@ -135,6 +149,9 @@ class LinearDynamicsPosterior(nn.Module):
         with torch.no_grad():
             self.initial_factor.copy_(initial)
             self.transition_factor.copy_(transition)
+            if self.chart == "generator":
+                coordinates = coordinates_from_transition(start.transition_matrix)
+                self.transition_coordinates.copy_(coordinates)
 
     def parameters_for_inference(self) -> LDSParameters:
         """Parameters for ``filter_states``: expected ones with excess, or the point estimate."""
@@ -148,7 +165,7 @@ class LinearDynamicsPosterior(nn.Module):
                 standard_from_unconstrained(self.initial_factor, self.initial_size)
             )
             transition = expectations_from_standard(
-                standard_from_unconstrained(self.transition_factor, self.transition_size)
+                standard_from_unconstrained(self._transition_free(), self.transition_size)
             )
         return parameters_from_expectations(initial, transition)
 
@@ -199,7 +216,7 @@ class LinearDynamicsPosterior(nn.Module):
                 'posterior="natural" or "gradient".'
             )
         initial = standard_from_unconstrained(self.initial_factor, self.initial_size)
-        transition = standard_from_unconstrained(self.transition_factor, self.transition_size)
+        transition = standard_from_unconstrained(self._transition_free(), self.transition_size)
         return DynamicsPosterior(niw_from_mniw(initial), transition)
 
     def kl(self) -> Tensor:
@@ -225,7 +242,8 @@ class LinearDynamicsPosterior(nn.Module):
     def sample(self, generator: torch.Generator) -> LDSParameters:
         """One draw of theta (the point estimate itself if there is no posterior); no gradient."""
         if self.posterior == "point":
-            return LDSParameters(*(_detached(part) for part in self.plug_in()))
+            with torch.no_grad():
+                return self.plug_in()
         q = self.standard()
         first = sample(q.initial.as_mniw(), generator)
         draw = sample(q.transition, generator)
@@ -240,6 +258,18 @@ class LinearDynamicsPosterior(nn.Module):
                 bias=draw.coefficients[..., -1],
             )
         )
+
+    def _transition_free(self) -> Tensor:
+        """Free parameters of the transition factor, the matrix A taken from its chart."""
+        free = self.transition_factor
+        if self.chart == "linear":
+            return free
+        size, n_regressors = self.transition_size
+        cut = size * n_regressors
+        mean = free[:, :cut].unflatten(-1, (size, n_regressors))
+        matrix = transition_from_coordinates(self.transition_coordinates)
+        mean = torch.cat((matrix, mean[..., size:]), dim=-1)
+        return torch.cat((mean.flatten(-2), free[:, cut:]), dim=-1)
 
     def _cap(self, params: LDSParameters) -> LDSParameters:
         capped = stabilize(params.transition_matrix, self.spectral_radius_max)
@@ -283,7 +313,7 @@ class LinearDynamicsPosterior(nn.Module):
 
     def _point(self) -> LDSParameters:
         size, n_regressors = self.transition_size
-        first, second = self.initial_factor, self.transition_factor
+        first, second = self.initial_factor, self._transition_free()
         cut = size * n_regressors
         regression = second[:, :cut].unflatten(-1, (size, n_regressors))
         initial_root = root_from_free(first[:, size:], size)
@@ -310,10 +340,6 @@ def _spread(mean: Tensor, noise: Tensor, prior: MNIW, strength: float) -> MNIW:
     )
 
 
-def _detached(part: Tensor | None) -> Tensor | None:
-    return None if part is None else part.detach()
-
-
 def _check_settings(
     latent_dim: int, size: int, n_inputs: int, posterior: str, radius: float | None
 ) -> None:
@@ -324,8 +350,16 @@ def _check_settings(
     if n_inputs < 0:
         raise ValueError(f"n_inputs must not be negative; got {n_inputs}.")
     if posterior not in get_args(PosteriorKind):
-        raise ValueError(
-            f"posterior must be one of {get_args(PosteriorKind)}; got {posterior!r}."
-        )
+        raise ValueError(f"posterior must be one of {get_args(PosteriorKind)}; got {posterior!r}.")
     if radius is not None and not radius > 0:
         raise ValueError(f"spectral_radius_max must be positive or None; got {radius}.")
+
+
+def _check_chart(chart: str, posterior: str) -> None:
+    if chart not in get_args(Chart):
+        raise ValueError(f"chart must be one of {get_args(Chart)}; got {chart!r}.")
+    if chart == "generator" and posterior == "natural":
+        raise ValueError(
+            'natural directions are in the entries of A; use chart="linear", or '
+            'posterior="gradient" or "point" with chart="generator".'
+        )

@@ -139,7 +139,14 @@ def make_parameters(
         name: _fit_shape(name, value, default, shape)
         for name, (value, default, shape) in given.items()
     }
-    return LDSParameters(transition_matrix=a, **filled)
+    return LDSParameters(
+        initial_mean=filled["initial_mean"],
+        initial_covariance=filled["initial_covariance"],
+        transition_matrix=a,
+        noise_covariance=filled["noise_covariance"],
+        input_matrix=filled["input_matrix"],
+        bias=filled["bias"],
+    )
 
 
 def _fit_shape(

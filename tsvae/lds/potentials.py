@@ -35,7 +35,7 @@ class UniquePatterns(NamedTuple):
     """Distinct rows of a mask and where each series finds its own."""
 
     patterns: Tensor
-    index: Tensor | None
+    pattern: Tensor | None
 
 
 def unique_patterns(mask: Tensor) -> UniquePatterns:
@@ -48,13 +48,13 @@ def unique_patterns(mask: Tensor) -> UniquePatterns:
     Returns
     -------
     UniquePatterns
-        ``patterns (P, T, ...)`` and ``index (B,)``, the index being None when P is 1 or B (then
-        patterns keep the order of the series).
+        ``patterns (P, T, ...)`` and ``pattern (B,)``, the row of each series, None when P is 1 or
+        B (patterns then keep the order of the series).
 
     Examples
     --------
     >>> same = unique_patterns(torch.ones(5, 3, 2, dtype=torch.bool))
-    >>> same.patterns.shape[0], same.index is None
+    >>> same.patterns.shape[0], same.pattern is None
     (1, True)
     """
     flat = mask.reshape(mask.shape[0], -1)
@@ -66,7 +66,7 @@ def unique_patterns(mask: Tensor) -> UniquePatterns:
 
 
 def chain_lengths(mask: Tensor) -> Tensor:
-    """Steps of each series up to and including its last observed one.
+    """Count the steps of each series up to and including its last observed one.
 
     Parameters
     ----------

@@ -75,7 +75,7 @@ class NIW(NamedTuple):
     strength: Tensor
 
     def as_mniw(self) -> MNIW:
-        """The same law as an MNIW with a single regressor equal to 1."""
+        """Write the same law as an MNIW with a single regressor equal to 1."""
         return MNIW(
             self.scale,
             self.degrees_of_freedom,
@@ -90,7 +90,7 @@ class NaturalParameters(NamedTuple):
     outcome_outer: Tensor
     outcome_regressor: Tensor
     regressor_outer: Tensor
-    count: Tensor
+    degrees_of_freedom: Tensor
 
 
 class SufficientStatistics(NamedTuple):
@@ -229,7 +229,7 @@ def standard_from_natural(natural: NaturalParameters) -> MNIW:
     precision = natural.regressor_outer
     mean = natural.outcome_regressor @ inverse_positive(precision)
     scale = symmetrize(natural.outcome_outer - mean @ natural.outcome_regressor.mT)
-    return MNIW(scale, natural.count, mean, precision)
+    return MNIW(scale, natural.degrees_of_freedom, mean, precision)
 
 
 def conjugate_update(prior: MNIW, statistics: RegressionStatistics) -> MNIW:
@@ -246,7 +246,7 @@ def _digamma_sum(degrees: Tensor, size: int) -> Tensor:
 
 
 def _lgamma_sum(degrees: Tensor, size: int) -> Tensor:
-    """log of the multivariate gamma function at degrees / 2, without its constant."""
+    """Log of the multivariate gamma function at degrees / 2, without its constant."""
     order = torch.arange(size, dtype=degrees.dtype, device=degrees.device)
     return torch.lgamma(0.5 * (degrees.unsqueeze(-1) - order)).sum(-1)
 
@@ -255,9 +255,7 @@ def expected_log_det(distribution: MNIW) -> Tensor:
     """``E log |Q^-1|``, ``(G,)``."""
     size = distribution.scale.shape[-1]
     degrees = distribution.degrees_of_freedom
-    return (
-        _digamma_sum(degrees, size) + size * math.log(2.0) - log_det_positive(distribution.scale)
-    )
+    return _digamma_sum(degrees, size) + size * math.log(2.0) - log_det_positive(distribution.scale)
 
 
 def expected_sufficient_statistics(distribution: MNIW) -> SufficientStatistics:
@@ -287,7 +285,7 @@ def log_normalizer(distribution: MNIW) -> Tensor:
 
 
 def log_density(distribution: MNIW, coefficients: Tensor, covariance: Tensor) -> Tensor:
-    """log p(Theta, Q) with respect to Lebesgue measure, ``(G,)``."""
+    """Log p(Theta, Q) with respect to Lebesgue measure, ``(G,)``."""
     size, n_regressors = distribution.mean.shape[-2:]
     error = coefficients - distribution.mean
     outer = distribution.scale + error @ distribution.precision @ error.mT

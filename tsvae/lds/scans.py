@@ -220,9 +220,7 @@ def _riccati_scalar(a: Tensor, q: Tensor, p: Tensor, precision: Tensor) -> _Upda
         torch.div(p, torch.addcmul(torch.ones_like(p), p, lam), out=after)
         p = torch.addcmul(q, square, after)
     odds = predicted * precision
-    return _Update(
-        predicted, filtered, torch.log1p(odds)[..., 0, 0], precision / (1.0 + odds)
-    )
+    return _Update(predicted, filtered, torch.log1p(odds)[..., 0, 0], precision / (1.0 + odds))
 
 
 def _riccati_pair(a: Tensor, q: Tensor, p: Tensor, precision: Tensor) -> _Update:

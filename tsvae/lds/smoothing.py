@@ -151,7 +151,7 @@ def expected_potential(potentials: Potentials, smoothed: SmootherResult) -> Tens
     Tensor (B,)
     """
     mean = smoothed.smoothed_mean
-    n_series, steps, latent_dim = mean.shape
+    n_series, steps, _ = mean.shape
     groups, size = smoothed.smoothed_covariance.shape[2:4]
     precision = block_precision(potentials.precision, groups, size)
     split = mean.reshape(n_series, steps, groups, size)
@@ -170,7 +170,7 @@ def _trace_per_series(
     second_pattern: Tensor | None,
     n_series: int,
 ) -> Tensor:
-    """sum over t, g of tr(first second) per series, at the coarsest sharing possible."""
+    """Sum over t, g of tr(first second) per series, at the coarsest sharing possible."""
     if first.shape[0] == 1 or second.shape[0] == 1:
         traces = (first * second).sum(dim=(1, 2, 3, 4))
         pattern = second_pattern if first.shape[0] == 1 else first_pattern

@@ -33,13 +33,13 @@ class RegressionStatistics(NamedTuple):
         E[z w'].
     regressor_outer : Tensor (G, L, L)
         E[w w'].
-    count : Tensor (G,)
+    n_observations : Tensor (G,)
     """
 
     outcome_outer: Tensor
     outcome_regressor: Tensor
     regressor_outer: Tensor
-    count: Tensor
+    n_observations: Tensor
 
 
 class ExpectedStatistics(NamedTuple):
@@ -55,7 +55,7 @@ def expected_statistics(
     inputs: Tensor | None = None,
     lengths: Tensor | None = None,
 ) -> ExpectedStatistics:
-    """Expected sufficient statistics of all chains.
+    """Sum the expected sufficient statistics of all chains.
 
     Parameters
     ----------
@@ -96,9 +96,7 @@ def expected_statistics(
     mixed = mixed + torch.nn.functional.pad(cross, extra)
     ahead = z[:, 1:] * inside[:, :, None, None]
     outcome = torch.einsum("btgi,btgj->gij", ahead, z[:, 1:]) + after
-    transition = RegressionStatistics(
-        outcome, mixed, regressor, inside.sum().expand(groups)
-    )
+    transition = RegressionStatistics(outcome, mixed, regressor, inside.sum().expand(groups))
     first = z[:, 0] * alive[:, None, None]
     first_weight = _pattern_sums(alive[:, None], smoothed.pattern, n_patterns)[:, 0]
     initial = RegressionStatistics(
@@ -106,7 +104,7 @@ def expected_statistics(
         + torch.einsum("p,pgij->gij", first_weight, spread[:, 0]),
         outcome_regressor=first.sum(0).unsqueeze(-1),
         regressor_outer=alive.sum().expand(groups, 1, 1),
-        count=alive.sum().expand(groups),
+        n_observations=alive.sum().expand(groups),
     )
     return ExpectedStatistics(initial, transition)
 

@@ -1,0 +1,127 @@
+r"""Coordinates of a stable transition matrix in which ordinary gradient steps are well scaled.
+
+An optimizer that moves each entry of A by a similar amount cannot keep a half-life of thousands of
+steps: 0.9999 and 0.99 differ by less than one step of a usual learning rate. For groups of one and
+two the transition is therefore written as :math:`A = \exp(\Gamma)` with
+
+.. math::
+    \Gamma = -a I + \begin{pmatrix} b & c - \omega \\ c + \omega & -b \end{pmatrix}, \quad
+    a = e^{\alpha}, \quad (b, c) = a\,\frac{(p, q)}{\sqrt{1 + p^2 + q^2}},
+
+in free coordinates :math:`(\alpha, \omega, p, q)`: log decay rate, angular frequency, and a shear
+that allows two real eigenvalues (a damped trend, for one). The eigenvalues of Gamma are
+:math:`-a \pm \sqrt{b^2 + c^2 - \omega^2}` with :math:`b^2 + c^2 < a^2`, so every value of the
+coordinates is stable. In closed form, with :math:`\delta^2 = b^2 + c^2 - \omega^2` and N the
+traceless part, :math:`A = e^{-a}(\cosh\delta\, I + \tfrac{\sinh\delta}{\delta} N)`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["GENERATOR_SIZES", "coordinates_from_transition", "transition_from_coordinates"]
+
+#: Number of coordinates by group size.
+GENERATOR_SIZES = {1: 1, 2: 4}
+
+_SMALL = 1e-4
+_LARGEST_SHEAR = 0.999
+_SLOWEST, _FASTEST = 1e-6, 20.0
+
+
+def transition_from_coordinates(coordinates: Tensor) -> Tensor:
+    """Stable transition matrices from free coordinates.
+
+    Parameters
+    ----------
+    coordinates : Tensor (G, 1) or (G, 4)
+        alpha, or (alpha, omega, p, q).
+
+    Returns
+    -------
+    Tensor (G, K, K)
+        K = 1 or 2; spectral radius below 1.
+
+    Examples
+    --------
+    >>> quarter_turn = torch.tensor([[-20.0, torch.pi / 2, 0.0, 0.0]])
+    >>> transition_from_coordinates(quarter_turn).round(decimals=3).abs()
+    tensor([[[0., 1.],
+             [1., 0.]]])
+    """
+    rate = coordinates[:, 0].exp()
+    if coordinates.shape[1] == 1:
+        return (-rate).exp()[:, None, None]
+    _, omega, p, q = coordinates.unbind(1)
+    shear = rate / (1.0 + p * p + q * q).sqrt()
+    b, c = shear * p, shear * q
+    cosh, sinhc = _hyperbolic(b * b + c * c - omega * omega)
+    damping = (-rate).exp()
+    rows = (cosh + sinhc * b, sinhc * (c - omega), sinhc * (c + omega), cosh - sinhc * b)
+    return damping[:, None, None] * torch.stack(rows, dim=1).unflatten(1, (2, 2))
+
+
+def _hyperbolic(square: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cosh(delta) and sinh(delta) / delta of delta^2, which may be negative."""
+    near = square.abs() < _SMALL
+    one = torch.ones_like(square)
+    size = torch.where(near, one, square.abs()).sqrt()
+    growing = square > 0
+    # Guard the branch that is not taken: its gradient must stay finite.
+    real, turn = torch.where(growing, size, one), torch.where(growing, one, size)
+    cosh = torch.where(growing, real.cosh(), turn.cos())
+    sinhc = torch.where(growing, real.sinh() / real, turn.sin() / turn)
+    series_c = 1.0 + square / 2.0 + square * square / 24.0
+    series_s = 1.0 + square / 6.0 + square * square / 120.0
+    return torch.where(near, series_c, cosh), torch.where(near, series_s, sinhc)
+
+
+@torch.no_grad()
+def coordinates_from_transition(transition: Tensor) -> Tensor:
+    """Coordinates of given transition matrices; the nearest reachable ones where none exist.
+
+    Parameters
+    ----------
+    transition : Tensor (G, K, K)
+        K = 1 or 2, positive determinant, no negative real eigenvalues.
+
+    Returns
+    -------
+    Tensor (G, 1) or (G, 4)
+
+    Raises
+    ------
+    ValueError
+        If K is above 2, or a matrix has no real logarithm.
+    """
+    size = transition.shape[-1]
+    if size not in GENERATOR_SIZES:
+        raise ValueError(
+            f'chart="generator" is for group_size 1 or 2; got {size}. Use chart="linear".'
+        )
+    matrix = transition.double()
+    determinant = matrix[:, 0, 0] if size == 1 else torch.linalg.det(matrix)
+    half_trace = matrix.diagonal(dim1=1, dim2=2).mean(1)
+    real = half_trace**2 >= determinant
+    if bool((determinant <= 0).any()) or bool((real & (half_trace <= 0)).any()):
+        raise ValueError(
+            "a transition matrix has a negative or zero eigenvalue and no real logarithm; start "
+            'from another matrix or use chart="linear".'
+        )
+    rate = (-determinant.log() / size).clamp(_SLOWEST, _FASTEST)
+    if size == 1:
+        return rate.log()[:, None].to(transition)
+    unit = matrix / determinant.sqrt()[:, None, None]
+    cosh = 0.5 * (unit[:, 0, 0] + unit[:, 1, 1])
+    delta = torch.where(cosh > 1, torch.acosh(cosh.clamp_min(1)), torch.acos(cosh.clamp(-1, 1)))
+    sinhc = _hyperbolic(torch.where(cosh > 1, delta**2, -(delta**2)))[1]
+    traceless = (unit - cosh[:, None, None] * torch.eye(2, dtype=unit.dtype)) / sinhc[:, None, None]
+    b = traceless[:, 0, 0]
+    c = 0.5 * (traceless[:, 0, 1] + traceless[:, 1, 0])
+    omega = 0.5 * (traceless[:, 1, 0] - traceless[:, 0, 1])
+    shear = torch.stack((b, c), dim=1) / rate[:, None]
+    length = shear.norm(dim=1, keepdim=True)
+    shear = shear * (_LARGEST_SHEAR / length.clamp_min(_LARGEST_SHEAR))
+    free = shear / (1.0 - shear.square().sum(1, keepdim=True)).sqrt()
+    return torch.cat((rate.log()[:, None], omega[:, None], free), dim=1).to(transition)
