@@ -134,7 +134,7 @@ def sample_array(obj: Any, like: Any) -> Float:
 
 def level_values(obj: Any) -> list[float] | None:
     """Quantile levels in the columns of a frame as `predict_quantiles` returns it, else None."""
-    if not is_frame(obj) or obj.columns.nlevels < 2:
+    if not is_frame(obj) or (obj.columns.nlevels < 2 and obj.columns.name != "quantile"):
         return None
     return [float(level) for level in obj.columns.unique(level=-1)]
 
@@ -146,10 +146,12 @@ def trailing_array(obj: Any, like: Any, name: str, labels: list[Any] | None) -> 
     """
     if is_xarray(obj) and is_xarray(like):
         return align_dims(obj, like, name)
-    if not is_frame(obj) or obj.columns.nlevels < 2 or labels is None:
+    if not is_frame(obj) or labels is None:
         return as_float(obj, name)
     if is_table(like):
         obj = align_rows(obj, like, name)
+    if obj.columns.nlevels == 1:  # of a Series, which has no variable axis
+        return as_float(obj[labels] if set(labels) <= set(obj.columns) else obj, name)
     layers = [obj.xs(label, axis=1, level=-1) for label in labels]
     if is_frame(like):
         align_columns(layers[0].columns, like, name)

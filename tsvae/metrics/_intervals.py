@@ -123,9 +123,12 @@ def interval_coverage(
 
 def _select_coverage(y_interval: Any, coverage: float | None) -> tuple[Any, float | None]:
     """Reduce a (variable, coverage, bound) frame to one coverage, as a pair of frames."""
-    if not is_frame(y_interval) or y_interval.columns.nlevels < 3:
+    if not is_frame(y_interval):
         return y_interval, coverage
-    labels = list(y_interval.columns.unique(level=-2))
+    columns = y_interval.columns
+    if columns.nlevels < 3 and "coverage" not in columns.names:
+        return y_interval, coverage
+    labels = list(columns.unique(level=-2))
     if coverage is None:
         if len(labels) > 1:
             raise ValueError(f"y_interval holds the coverages {labels}; choose one by coverage=.")

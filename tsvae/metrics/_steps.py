@@ -55,18 +55,13 @@ def read_steps(X: Any) -> Steps:
         stamp is one step.
     """
     if is_table(X):
-        stamps = X.index.unique(level=-1).sort_values()
-        rank = stamps.get_indexer(X.index.get_level_values(-1))
-        series = np.zeros(len(X), dtype=np.int64)
-        if X.index.nlevels > 1:
-            series = X.groupby(level=list(range(X.index.nlevels - 1)), sort=False).ngroup()
-        return Steps(_grid(stamps)[rank], np.asarray(series, dtype=np.int64), 0)
+        return _table_steps(X.index)
     if is_xarray(X):
         dim = time_dim(X)
         positions = np.arange(X.sizes[dim], dtype=np.int64)
         if dim in X.indexes:
-            positions = _grid(X.indexes[dim])
-        axis = X.dims.index(dim) if hasattr(X, "values") and not hasattr(X, "data_vars") else 0
+            positions = _table_steps(X.indexes[dim]).positions
+        axis = 0 if hasattr(X, "data_vars") else X.dims.index(dim)
         return Steps(positions, np.zeros_like(positions), axis)
     axis = 1 if np.ndim(X) == 3 else 0
     positions = np.arange(np.shape(X)[axis], dtype=np.int64)
@@ -135,15 +130,30 @@ def _bounds(X: Any, last: bool) -> dict[Any, Any]:
     return dict(grouped.max() if last else grouped.min())
 
 
-def _grid(stamps: Any) -> Int:
-    """Grid position of each of the sorted, distinct `stamps`; their rank if they have no step."""
+def _table_steps(index: Any) -> Steps:
+    """Read the steps of the rows of a table from its row labels."""
     from tsvae.panel import read_panel
 
-    ranks = np.arange(len(stamps), dtype=np.int64)
-    if len(stamps) < 3:
-        return ranks
-    try:
-        index = read_panel(stamps.to_series().notna().astype(float).to_frame("row")).index
-    except (ValueError, TypeError):
-        return ranks
-    return np.asarray(index.positions(index), dtype=np.int64).ravel()
+    if len(index):
+        rows = index.to_frame(index=False).iloc[:, :0].set_axis(index).assign(row=1.0)
+        try:
+            grid = read_panel(rows).index
+        except (ValueError, TypeError):
+            return _ranked_steps(index)
+        series, step = grid.row_positions()
+        position = grid.starts[series] + step
+        return Steps(position - position.min(), np.asarray(series, dtype=np.int64), 0)
+    return Steps(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), 0)
+
+
+def _ranked_steps(index: Any) -> Steps:
+    """Count distinct stamps as steps, where the stamps have no common step.
+
+    That is no error here: the estimator may be told the step (`freq`), or the rows be covariates.
+    """
+    stamps = index.unique(level=-1).sort_values()
+    rank = stamps.get_indexer(index.get_level_values(-1)).astype(np.int64)
+    series = np.zeros(len(index), dtype=np.int64)
+    if index.nlevels > 1:
+        series = index.droplevel(-1).factorize()[0].astype(np.int64)
+    return Steps(rank, series, 0)
