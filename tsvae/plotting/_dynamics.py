@@ -244,6 +244,8 @@ class LatentDynamicsDisplay:
         ax.set_title("Eigenvalues λ of the transition", loc="center", fontsize=10, color=INK)
 
     def _plot_table(self, max_rows: int) -> None:
+        from matplotlib.transforms import Bbox
+
         ax = self.table_ax_
         ax.set_axis_off()
         rows = [
@@ -255,7 +257,7 @@ class LatentDynamicsDisplay:
             cellText=rows,
             colLabels=["|λ|", "period", "half-life"],
             cellLoc="center",
-            bbox=(0.0, 1.0 - share, 1.0, share),
+            bbox=Bbox.from_bounds(0.0, 1.0 - share, 1.0, share),
         )
         table.auto_set_font_size(False)
         table.set_fontsize(9)

@@ -265,7 +265,12 @@ class ForecastDisplay:
             lower, upper = self.bands[coverage]
             alpha = 0.16 + 0.22 * rank / max(len(self.bands) - 1, 1)
             label = f"{coverage * 100:g} % interval"
-            options = {"color": color, "alpha": alpha, "linewidth": 0, "label": label}
+            options: dict[str, Any] = {
+                "color": color,
+                "alpha": alpha,
+                "linewidth": 0,
+                "label": label,
+            }
             if len(self.times) == 1:  # a band of no width cannot be seen
                 options = {**options, "linewidth": 5 + 3 * rank}
                 ax.vlines(self.times, lower[:, k], upper[:, k], **options)

@@ -66,7 +66,7 @@ def read_track(X: Any, *, series: Any = None, trailing: bool = False, start: int
 
 def quantile_levels(X: Any) -> list[float] | None:
     """Quantile levels that a labelled container carries."""
-    if is_frame(X) and X.columns.nlevels > 1:
+    if is_frame(X) and (X.columns.nlevels > 1 or X.columns.name == "quantile"):
         return [float(level) for level in X.columns.unique(level=-1)]
     if is_xarray(X) and "quantile" in X.coords:
         return [float(level) for level in X["quantile"].to_numpy()]
@@ -124,6 +124,8 @@ def _table_track(X: Any, series: Any, trailing: bool) -> Track:
         values = np.stack([as_float(layer, "X") for layer in layers], axis=-1)
         return Track(times, values, names)
     values = as_float(X, "X")
+    if trailing and is_frame(X):  # of a Series, which has no variable axis
+        return Track(times, values[:, None], ["value"])
     if not is_frame(X):
         return Track(times, values[:, None], ["value" if X.name is None else str(X.name)])
     return Track(times, values, [_join(label) for label in X.columns])

@@ -145,7 +145,7 @@ class TrainingDisplay:
                 label=column,
             )
         if self.best_epoch is not None:
-            style = {"color": INK, "linewidth": 1.0, "linestyle": ":"}
+            style: dict[str, Any] = {"color": INK, "linewidth": 1.0, "linestyle": ":"}
             ax.axvline(self.best_epoch, label=f"best epoch ({self.best_epoch})", **style)
         ax.set_ylabel("objective", color=INK, fontsize=10)
 
