@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import BaseEstimator
 
 from tsvae.__main__ import main
 from tsvae.datasets import load_co2
@@ -235,28 +236,28 @@ def test_co2_needs_statsmodels(monkeypatch):
 # -- the command line ------------------------------------------------------------------------------
 
 
-class DriftForecaster:
+class DriftForecaster(BaseEstimator):
     """Stands in for the real forecaster, with the same interface."""
 
-    def fit(self, frame):
-        self.n_rows_ = len(frame)
+    def fit(self, X):
+        self.n_rows_ = len(X)
         return self
 
-    def _future(self, frame, horizon):
-        last = frame.index[-1]
-        return pd.date_range(last, periods=horizon + 1, freq=frame.index.freq, name="time")[1:]
+    def _future(self, X, horizon):
+        last = X.index[-1]
+        return pd.date_range(last, periods=horizon + 1, freq="W-SAT", name="time")[1:]
 
-    def predict(self, frame, *, horizon):
-        values = seasonal_naive(frame["co2"], horizon, 52, drift=True).mean
-        return pd.DataFrame({"co2": values}, index=self._future(frame, horizon))
+    def predict(self, X, *, horizon):
+        values = seasonal_naive(X["co2"], horizon, 52, drift=True).mean
+        return pd.DataFrame({"co2": values}, index=self._future(X, horizon))
 
-    def predict_quantiles(self, frame, *, horizon, quantiles):
-        values = seasonal_naive(frame["co2"], horizon, 52, drift=True).quantiles(quantiles)
-        columns = pd.MultiIndex.from_product([["co2"], quantiles])
-        return pd.DataFrame(values, index=self._future(frame, horizon), columns=columns)
+    def predict_quantiles(self, X, *, horizon, quantiles):
+        values = seasonal_naive(X["co2"], horizon, 52, drift=True).quantiles(quantiles)
+        columns = pd.MultiIndex.from_product([["co2"], quantiles], names=[None, "quantile"])
+        return pd.DataFrame(values, index=self._future(X, horizon), columns=columns)
 
-    def impute(self, frame):
-        return frame.interpolate()
+    def impute(self, X):
+        return X.interpolate()
 
 
 @pytest.fixture

@@ -160,10 +160,14 @@ def undocumented(found):
     """What the docstring of a public class or function leaves out."""
     from numpydoc.validate import validate
 
+    if getattr(found, "_is_protocol", False):
+        return []
     fields = getattr(found, "_fields", None) or getattr(found, "__dataclass_fields__", None)
-    if fields is not None:  # a named result: its fields stand under "Attributes"
-        doc = inspect.getdoc(found) or ""
-        return [f for f in fields if not f.startswith("_") and not re.search(rf"\b{f}\b", doc)]
+    if fields is not None:  # a named result: in the docstring, or by a comment beside the field
+        doc, source = inspect.getdoc(found) or "", inspect.getsource(found)
+        documented = {f for f in fields if re.search(rf"\b{f}\b", doc)}
+        documented |= {f for f in fields if re.search(rf"^ +{f}: .*  # ", source, re.MULTILINE)}
+        return [f for f in fields if not f.startswith("_") and f not in documented]
     # PR01, PR02: a parameter that is not documented, or documented and gone; GL08: no docstring.
     errors = validate(f"{found.__module__}.{found.__qualname__}")["errors"]
     return [message for code, message in errors if code in {"GL08", "PR01", "PR02"}]

@@ -162,17 +162,22 @@ def backtest_forecaster(
     Backtest
         Forecasts and scores.
     """
+    from tsvae.model_selection import backtest
+
     frame = series.to_frame()
     start = time.perf_counter()
     forecaster.fit(frame.iloc[: origins[0]])
-    histories = [frame.iloc[:origin] for origin in origins]
-    mean = np.stack([forecaster.predict(x, horizon=horizon).to_numpy()[:, 0] for x in histories])
-    quantiles = np.stack(
-        [
-            forecaster.predict_quantiles(x, horizon=horizon, quantiles=QUANTILE_LEVELS).to_numpy()
-            for x in histories
-        ]
+    result = backtest(
+        forecaster,
+        frame,
+        horizon=horizon,
+        start=int(origins[0]),
+        n_origins=len(origins),
+        quantiles=QUANTILE_LEVELS,
     )
     seconds = time.perf_counter() - start
+    mean, quantiles = result.arrays.predicted, result.arrays.quantiles
+    assert quantiles is not None  # levels were given
     values = series.to_numpy(dtype=np.float64)
-    return _scored(type(forecaster).__name__, values, origins, mean, quantiles, seconds)
+    name = type(forecaster).__name__
+    return _scored(name, values, origins, mean[:, 0, :, 0], quantiles[:, 0, :, 0], seconds)
