@@ -310,11 +310,15 @@ def score_by_hand(X, cv, season):
     return np.array(scores)
 
 
-@pytest.mark.parametrize("kind", ["frame", "array"])
+@pytest.mark.parametrize("kind", ["frame", "array", "xarray"])
 def test_cross_val_score_of_a_continuation(kind):
     frame = make_frame(40)
     cv = RollingOriginSplit(3, horizon=4)
-    X = frame if kind == "frame" else frame.to_numpy()
+    X = {
+        "frame": frame,
+        "array": frame.to_numpy(),
+        "xarray": frame.rename_axis(columns="v").stack().to_xarray(),
+    }[kind]
     scorer = make_forecast_scorer(metrics.mean_absolute_error)
     scores = cross_val_score(SeasonalNaive(2), X, scoring=scorer, cv=cv, error_score="raise")
     assert_allclose(-scores, score_by_hand(frame, cv, 2))
@@ -584,6 +588,26 @@ def test_backtest_ragged_panel_against_a_loop():
                 )
     assert not result.arrays.mask[0, names.index("y")].any()  # "y" starts at step 12
     assert not result.arrays.mask[2, names.index("z")].any()  # "z" ends at step 33
+
+
+class WithFreq(SeasonalNaive):
+    """Is told the step of the data, which two rows do not show."""
+
+    def __init__(self, season=1, width=1.0, horizon=4, freq=None):
+        super().__init__(season, width, horizon)
+        self.freq = freq
+
+    def fit(self, X, y=None):
+        self.panel_ = read_panel(X, freq=self.freq)
+        return self
+
+
+def test_backtest_reads_time_as_the_estimator_does():
+    frame = make_frame(40)[::2]  # every second day
+    model = WithFreq(freq="D").fit(frame)
+    result = backtest(model, frame, horizon=6, n_origins=2)
+    assert_array_equal(result.origins, [27, 33])  # 39 days, of which 20 have a row
+    assert result.arrays.mask[0, 0].any(axis=1).sum() == 3
 
 
 def test_origin_inside_a_gap_looks_past_it():

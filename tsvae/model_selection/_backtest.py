@@ -111,8 +111,11 @@ def backtest(
 
     horizon = check_count(horizon, "horizon")
     seasonality = check_count(seasonality, "seasonality")
-    target = read_panel(X) if y is None else read_panel(y, name="y", allow_1d=True)
-    panel = _on_one_grid(target)
+    reading = _reading_options(estimator)
+    if y is None:
+        panel = _on_one_grid(read_panel(X, **reading))
+    else:
+        panel = _on_one_grid(read_panel(y, name="y", allow_1d=True, **reading))
     origins = choose_origins(panel.n_steps, horizon, step, n_origins, start)
     levels = _choose_levels(quantiles, coverage)
     task = Task(panel, None if y is None else X, origins, horizon, levels)
@@ -196,6 +199,13 @@ def _on_one_grid(panel: Panel) -> Panel:
         row_step=index.row_step + shift[index.row_series],
     )
     return dataclasses.replace(panel, values=values, mask=mask, index=index)
+
+
+def _reading_options(estimator: Any) -> dict[str, Any]:
+    """Parameters by which the estimator itself is told how to read time."""
+    known = estimator.get_params(deep=False) if hasattr(estimator, "get_params") else {}
+    options = {name: known.get(name) for name in ("time", "series", "freq")}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _is_fitted(estimator: Any) -> bool:
