@@ -146,15 +146,12 @@ def _check_column_dtype(dtype: Any, label: Any, name: str) -> None:
     numeric = pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype)
     if (numeric and not isinstance(dtype, pd.CategoricalDtype)) or _is_object(dtype):
         return
-    remedies = f"drop it: {name}.drop(columns=[{label!r}])"
+    remedy = f"drop it: {name}.drop(columns=[{label!r}])"
     if isinstance(dtype, pd.CategoricalDtype) or pd.api.types.is_string_dtype(dtype):
-        remedies = f"encode it (pd.get_dummies, OrdinalEncoder) or {remedies}"
+        remedy = f"encode it (pd.get_dummies, OrdinalEncoder) or {remedy}"
     elif pd.api.types.is_datetime64_any_dtype(dtype):
-        remedies = f"name it with time={label!r} if it is the time axis, or {remedies}"
-    raise TypeError(
-        f"Column {label!r} of {name} has dtype {dtype}; expected numbers. "
-        f"{remedies[0].upper()}{remedies[1:]}."
-    )
+        remedy = f"name it with time={label!r} if it is the time axis, or {remedy}"
+    raise TypeError(f"Column {label!r} of {name} has dtype {dtype}; expected numbers; {remedy}.")
 
 
 def as_bool_mask(mask: Any, name: str = "mask") -> np.ndarray:
@@ -227,6 +224,7 @@ def split_missing(
     mask: np.ndarray | None,
     name: str,
     place: Callable[[int, int], str],
+    remedy: str,
     owned: bool = False,
 ) -> Cells:
     """Split rows (N, F) with NaN into values and mask.
@@ -238,6 +236,8 @@ def split_missing(
         False entries count as missing whatever their value.
     place : callable
         Names an entry (row, column) for a message.
+    remedy : str
+        Code that replaces infinite values, for a message.
     owned : bool
         Whether ``data`` may be overwritten.
 
@@ -256,8 +256,8 @@ def split_missing(
             row, column = (int(i[0]) for i in np.nonzero(infinite))
             raise ValueError(
                 f"Input {name} contains infinity or a value too large for dtype('float64'): "
-                f"{place(row, column)} is {data[row, column]}. Replace it, for example "
-                f"{name}.replace([np.inf, -np.inf], np.nan)."
+                f"{place(row, column)} is {data[row, column]}. Replace it by NaN, "
+                f"for example {remedy}."
             )
     if mask is not None:
         observed &= mask
@@ -268,7 +268,9 @@ def split_missing(
     return Cells(values, observed)
 
 
-def check_columns_observed(observed: np.ndarray, labels: Sequence[Any], name: str) -> None:
+def check_columns_observed(
+    observed: np.ndarray, labels: Sequence[Any], name: str, labelled: bool
+) -> None:
     """Raise if a column of a table has no observed value."""
     empty = np.flatnonzero(~observed.any(axis=0))
     if not len(empty):
@@ -276,7 +278,8 @@ def check_columns_observed(observed: np.ndarray, labels: Sequence[Any], name: st
     if len(empty) == len(labels):
         raise ValueError(f"{name} has no observed value: all entries are missing (NaN).")
     label = labels[empty[0]]
+    remedy = f"{name}.drop(columns=[{label!r}])" if labelled else f"np.delete({name}, {label}, -1)"
     raise ValueError(
         f"Column {label!r} of {name} has no observed value (all missing). Drop it, for example "
-        f"{name}.drop(columns=[{label!r}])."
+        f"{remedy}."
     )

@@ -121,7 +121,7 @@ def _raise_off_grid(table: StampTable, row: int, freq: Any) -> None:
     raise ValueError(
         f"{table.place(row)} of {table.name} is not on the grid of freq={freq!r} that starts at "
         f"{table.stamp(0)}. Pass a finer freq=, or resample first, for example "
-        f"{table.name}.resample({freq!r}).mean()."
+        f"{table.remedies.resample.format(freq=freq)}."
     )
 
 
@@ -219,8 +219,8 @@ def _finish_ticks(
     gap, _ = table.gaps(ordinals)
     near = nice_freq(float(np.median(gap)) / TICKS_PER_SECOND[resolution])
     remedy = (
-        f"Put the stamps on an even grid, for example {table.name}.resample({near!r}).mean(), or "
-        "pass freq= if they lie on a finer grid."
+        f"Put the stamps on an even grid, for example {table.remedies.resample.format(freq=near)}, "
+        "or pass freq= if they lie on a finer grid."
     )
     _raise_uneven(table, failure, lambda ticks: str(timedelta(ticks, resolution)), remedy)
     raise AssertionError("unreachable")

@@ -172,7 +172,8 @@ def _read_array(X: Any, options: ReadOptions) -> Panel:
     def place(row: int, column: int) -> str:
         return str(tuple(int(i) for i in np.unravel_index(row * n_features + column, shape)))
 
-    cells = split_missing(data.reshape(n_rows, n_features), mask, name, place, owned)
+    remedy = f"np.where(np.isfinite({name}), {name}, np.nan)"
+    cells = split_missing(data.reshape(n_rows, n_features), mask, name, place, remedy, owned)
     return finish(cells.values, cells.observed, index, options)
 
 
@@ -229,7 +230,8 @@ def finish(
 ) -> Panel:
     """Put rows (N, F) on the grid and check that every column is observed."""
     if not options.allow_all_missing:
-        check_columns_observed(observed, index.variables, options.name)
+        labelled = index.layout.labelled
+        check_columns_observed(observed, index.variables, options.name, labelled)
     return Panel(_scatter(values, index), _scatter(observed, index), index)
 
 

@@ -14,7 +14,7 @@ from .index import PanelIndex
 from .layout import FrameLayout
 from .panel import Panel
 from .read import ReadOptions, check_row_count, finish
-from .stamps import StampTable, canonical_stamps
+from .stamps import Remedies, StampTable, canonical_stamps, index_remedies
 
 
 class _Axis(NamedTuple):
@@ -28,6 +28,7 @@ class _Axis(NamedTuple):
     time_column: Hashable | None
     series_columns: list[Any]
     id_places: list[int]
+    remedies: Remedies
 
 
 def read_frame(X: pd.DataFrame | pd.Series, options: ReadOptions) -> Panel:
@@ -59,7 +60,8 @@ def read_frame(X: pd.DataFrame | pd.Series, options: ReadOptions) -> Panel:
     def place(row: int, column: int) -> str:
         return f"column {columns[column]!r}, row {row} ({labels[row]})"
 
-    cells = split_missing(data, mask, name, place)
+    remedy = f"{name}.replace([np.inf, -np.inf], np.nan)"
+    cells = split_missing(data, mask, name, place, remedy)
     return finish(cells.values, cells.observed, index, options)
 
 
@@ -131,9 +133,9 @@ def _index(
     frame: pd.DataFrame, layout: FrameLayout, axis: _Axis, options: ReadOptions
 ) -> PanelIndex:
     name = options.name
-    stamps = canonical_stamps(axis.source, name)
+    stamps = canonical_stamps(axis.source, name, axis.remedies.source)
     n_series = 1 if axis.series_labels is None else len(axis.series_labels)
-    table = StampTable(stamps, axis.codes, axis.series, axis.series_labels, name)
+    table = StampTable(stamps, axis.codes, axis.series, axis.series_labels, name, axis.remedies)
     source = axis.source if axis.codes is None else None
     grid = build_grid(table, n_series, options.step, source)
     return PanelIndex(
@@ -167,7 +169,7 @@ def _axis(frame: pd.DataFrame, options: ReadOptions) -> _Axis:
     if isinstance(frame.index, pd.MultiIndex):
         return _level_axis(frame.index, time, series, options.name)
     zeros = np.zeros(len(frame), dtype=np.intp)
-    return _Axis(frame.index, None, zeros, None, 0, None, [], [])
+    return _Axis(frame.index, None, zeros, None, 0, None, [], [], index_remedies(options.name))
 
 
 def _axis_names(frame: pd.DataFrame, options: ReadOptions) -> tuple[Hashable | None, list[Any]]:
@@ -192,13 +194,35 @@ def _column_axis(frame: pd.DataFrame, time: Hashable, series: list[Any], name: s
     check_counts(len(frame), 1, frame.shape, name)
     places = [int(frame.columns.get_loc(label)) for label in [*series, time]]  # type: ignore[arg-type]
     source = pd.Index(frame[time])
+    remedies = _column_remedies(time, series, name)
     if not series:
         zeros = np.zeros(len(frame), dtype=np.intp)
-        return _Axis(source, None, zeros, None, 0, time, [], places)
+        return _Axis(source, None, zeros, None, 0, time, [], places, remedies)
     indexes = [pd.Index(frame[label]) for label in series]
     factors = [_factorize(index, label, name) for index, label in zip(indexes, series, strict=True)]
     codes, labels = _combine([f[0] for f in factors], [f[1] for f in factors], series)
-    return _Axis(source, None, codes, labels, len(series), time, series, places)
+    return _Axis(source, None, codes, labels, len(series), time, series, places, remedies)
+
+
+def _column_remedies(time: Hashable, series: list[Any], name: str) -> Remedies:
+    group = f"{name}.groupby({series!r})" if series else name
+    return Remedies(
+        source=f"{name}[{time!r}]",
+        sort=f"{name}.sort_values({[*series, time]!r})",
+        merge=f"{name}.groupby({[*series, time]!r}, as_index=False).mean()",
+        resample=f"{group}.resample({{freq!r}}, on={time!r}).mean()",
+    )
+
+
+def _level_remedies(index: pd.MultiIndex, level: int, others: list[int], name: str) -> Remedies:
+    labels = [n if label is None else label for n, label in enumerate(index.names)]
+    groups = [labels[number] for number in others]
+    return Remedies(
+        source=f"{name}.index.get_level_values({labels[level]!r})",
+        sort=f"{name}.sort_index()",
+        merge=f"{name}.groupby(level={labels!r}).mean()",
+        resample=f"{name}.groupby(level={groups!r}).resample({{freq!r}}, level={level}).mean()",
+    )
 
 
 def _factorize(index: pd.Index, label: Hashable, name: str) -> tuple[np.ndarray, pd.Index]:
@@ -239,7 +263,8 @@ def _level_axis(index: pd.MultiIndex, time: Hashable | None, series: list[Any], 
         _check_series_codes(part, f"index level {index.names[number]!r}", name)
     names = [index.names[number] for number in others]
     row_series, labels = _combine(level_codes, [index.levels[n] for n in others], names)
-    return _Axis(source, codes, row_series, labels, level, None, [], [])
+    remedies = _level_remedies(index, level, others, name)
+    return _Axis(source, codes, row_series, labels, level, None, [], [], remedies)
 
 
 def _used(level: pd.Index, codes: np.ndarray) -> tuple[pd.Index, np.ndarray]:

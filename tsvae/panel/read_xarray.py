@@ -16,7 +16,7 @@ from .index import PanelIndex, consecutive_index
 from .layout_xarray import DataVariable, XarrayLayout
 from .panel import Panel
 from .read import ReadOptions, check_row_count, finish
-from .stamps import StampTable, canonical_stamps
+from .stamps import Remedies, StampTable, canonical_stamps
 
 
 class _Dims(NamedTuple):
@@ -115,7 +115,14 @@ def _index(
     if stamps is None:
         index = consecutive_index(layout, n_series, n_time)
         return dataclasses.replace(index, series=labels)
-    table = StampTable(stamps, None, np.zeros(n_time, dtype=np.intp), None, options.name)
+    table = StampTable(
+        stamps,
+        None,
+        np.zeros(n_time, dtype=np.intp),
+        None,
+        options.name,
+        _remedies(dims.time, options.name),
+    )
     grid = build_grid(table, 1, options.step, array.indexes.get(dims.time))
     return PanelIndex(
         layout=layout,
@@ -134,7 +141,16 @@ def _stamps(array: xr.DataArray, dims: _Dims, name: str) -> pd.Index | None:
     source = array.indexes.get(dims.time)
     if source is None:
         source = pd.Index(array[dims.time].values)
-    return canonical_stamps(source, name)
+    return canonical_stamps(source, name, _remedies(dims.time, name).source)
+
+
+def _remedies(time: Hashable, name: str) -> Remedies:
+    return Remedies(
+        source=f"{name}[{time!r}]",
+        sort=f"{name}.sortby({time!r})",
+        merge=f"{name}.groupby({time!r}).mean()",
+        resample=f"{name}.resample({time}={{freq!r}}).mean()",
+    )
 
 
 def _check_same_stamps(stamps: pd.Index | None, rows: PanelIndex, name: str) -> None:
@@ -219,7 +235,9 @@ def _cells(
     def place(row: int, column: int) -> str:
         return f"cell {layout.all_variables[column]!r}, time row {row % size[1]}"
 
-    return split_missing(data.reshape(n_rows, n_features), rows_mask, options.name, place, True)
+    remedy = f"{options.name}.where(np.isfinite({options.name}))"
+    flat = data.reshape(n_rows, n_features)
+    return split_missing(flat, rows_mask, options.name, place, remedy, owned=True)
 
 
 def _time_parts(array: xr.DataArray, time: Hashable) -> Iterator[slice]:

@@ -5,12 +5,34 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from .clock import kind_of
+
+
+class Remedies(NamedTuple):
+    """Code that messages suggest, for the place where the stamps are.
+
+    ``resample`` has a slot ``{freq}``.
+    """
+
+    source: str
+    sort: str
+    merge: str
+    resample: str
+
+
+def index_remedies(name: str) -> Remedies:
+    """Return the remedies for stamps in the index of a frame."""
+    return Remedies(
+        source=f"{name}.index",
+        sort=f"{name}.sort_index()",
+        merge=f"{name}.groupby(level=0).mean()",
+        resample=f"{name}.resample({{freq!r}}).mean()",
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,13 +51,16 @@ class StampTable:
         Label of each series, for messages.
     name : str
         How messages call the data.
+    remedies : Remedies
+        What messages suggest.
     """
 
     stamps: pd.Index
     codes: np.ndarray | None
     series: np.ndarray
     series_labels: pd.Index | None
-    name: str = "X"
+    name: str
+    remedies: Remedies
 
     def per_row(self, values: np.ndarray) -> np.ndarray:
         """Spread one value per stamp over the rows."""
@@ -87,8 +112,15 @@ class StampTable:
         return gap[same], later[same]
 
 
-def canonical_stamps(index: pd.Index, name: str = "X") -> pd.Index:
+def canonical_stamps(index: pd.Index, name: str, source: str) -> pd.Index:
     """Return stamps as a Datetime-, Period-, Timedelta- or int64 index, or cftime objects.
+
+    Parameters
+    ----------
+    index : pd.Index
+        Stamps of any kind.
+    name, source : str
+        How messages call the data, and the expression that gives its stamps (``"X.index"``).
 
     Raises
     ------
@@ -109,9 +141,9 @@ def canonical_stamps(index: pd.Index, name: str = "X") -> pd.Index:
         return pd.Index(index.to_numpy(dtype=np.int64), name=index.name)
     elif kind == "f":
         _refuse_missing(index, name)
-        stamps = _whole_floats(index, name)
+        stamps = _whole_floats(index, name, source)
     else:
-        stamps = _object_stamps(index, name)
+        stamps = _object_stamps(index, name, source)
     _refuse_missing(stamps, name)
     return stamps
 
@@ -121,24 +153,24 @@ def _refuse_missing(stamps: pd.Index, name: str) -> None:
     if missing.any():
         row = int(np.flatnonzero(missing)[0])
         raise ValueError(
-            f"The time stamp of row {row} of {name} is missing (NaT). Drop the row, for example "
-            f"{name}[{name}.index.notna()], or fill in its time."
+            f"The time stamp of row {row} of {name} is missing (NaT). Drop the row or fill in its "
+            "time."
         )
 
 
-def _whole_floats(index: pd.Index, name: str) -> pd.Index:
+def _whole_floats(index: pd.Index, name: str, source: str) -> pd.Index:
     values = index.to_numpy(dtype=np.float64)
     bad = values != np.floor(values)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise ValueError(
             f"Float time stamps must be whole numbers, but row {row} of {name} has "
-            f"{values[row]}. Convert them, for example pd.to_timedelta({name}.index, unit='s')."
+            f"{values[row]}. Convert them, for example pd.to_timedelta({source}, unit='s')."
         )
     return pd.Index(values.astype(np.int64), name=index.name)
 
 
-def _object_stamps(index: pd.Index, name: str) -> pd.Index:
+def _object_stamps(index: pd.Index, name: str, source: str) -> pd.Index:
     """Sort out object and string indexes by what they hold."""
     values = index.to_numpy(dtype=object)
     missing = np.asarray(index.isna())
@@ -150,7 +182,7 @@ def _object_stamps(index: pd.Index, name: str) -> pd.Index:
     if kind.__module__.startswith("cftime") and not odd:
         return index
     if isinstance(first, (datetime.date, np.datetime64)):
-        return _object_datetimes(index, values, name)
+        return _object_datetimes(index, values, name, source)
     if odd:
         raise ValueError(
             f"The time stamps of {name} mix types: row {odd[0]} has "
@@ -160,22 +192,21 @@ def _object_stamps(index: pd.Index, name: str) -> pd.Index:
     if isinstance(first, (pd.Period, datetime.timedelta, int, float, np.number)):
         inferred = index.infer_objects()
         if inferred.dtype != object:
-            return canonical_stamps(inferred, name)
+            return canonical_stamps(inferred, name, source)
     raise ValueError(
         f"The time axis of {name} holds {kind.__name__} values (first: {first!r}), not time "
-        f"stamps. Convert it, for example {name}.index = pd.to_datetime({name}.index), name the "
-        "column that holds the time with time=, or use {0}.reset_index(drop=True) for rows "
-        "without stamps.".format(name)
+        f"stamps. Convert it, for example pd.to_datetime({source}), name the column that holds "
+        f"the time with time=, or use {name}.reset_index(drop=True) for rows without stamps."
     )
 
 
-def _object_datetimes(index: pd.Index, values: np.ndarray, name: str) -> pd.Index:
+def _object_datetimes(index: pd.Index, values: np.ndarray, name: str, source: str) -> pd.Index:
     zones = [str(getattr(value, "tzinfo", None)) for value in values]
     odd = [row for row, zone in enumerate(zones) if zone != zones[0]]
     if odd:
         raise ValueError(
             f"The time stamps of {name} have mixed time zones: row {odd[0]} has {zones[odd[0]]}, "
-            f"row 0 has {zones[0]}. Use {name}.index = pd.to_datetime({name}.index, utc=True)."
+            f"row 0 has {zones[0]}. Use pd.to_datetime({source}, utc=True)."
         )
     return pd.DatetimeIndex(pd.to_datetime(list(values)), name=index.name)
 
@@ -205,20 +236,16 @@ def check_order(table: StampTable, ordinals: np.ndarray) -> None:
     gap, row = table.gaps(ordinals)
     if (gap > 0).all():
         return
-    grouped = table.series_labels is not None
     duplicate = _first_duplicate(table, ordinals)
     if duplicate is not None:
-        group = "level=list(range(X.index.nlevels))" if grouped else "level=0"
-        group = group.replace("X", table.name)
         raise ValueError(
             f"{table.name} has duplicate time stamps: {table.place(duplicate)} appears before. "
-            f"Merge duplicates, for example {table.name}.groupby({group}).mean(), or drop them "
-            f"with {table.name}[~{table.name}.index.duplicated()]."
+            f"Merge them, for example {table.remedies.merge}, or drop one of each."
         )
     first = int(row[np.flatnonzero(gap < 0)[0]])
     raise ValueError(
         f"The time stamps of {table.name} are not sorted: {table.place(first)} comes after a "
-        f"later stamp. Use {table.name}.sort_index()."
+        f"later stamp. Use {table.remedies.sort}."
     )
 
 
