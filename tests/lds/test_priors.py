@@ -103,7 +103,7 @@ def test_expected_statistics_and_kl_against_monte_carlo(size, n):
     rng = np.random.default_rng(10 * size + n)
     q, p = _random_mniw(rng, size, n, strength=2.0), _random_mniw(rng, size, n, strength=2.0)
     p = p._replace(mean=q.mean + 0.3 * (p.mean - q.mean))
-    count = 40_000
+    count = 10_000
     theta, cov = _draws(q, rng, count)
     expected = priors.expected_sufficient_statistics(q)
     for values, want in zip(_statistics(theta, cov), expected, strict=True):
