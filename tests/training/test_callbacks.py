@@ -244,7 +244,7 @@ def test_foreign_checkpoints_are_refused(toys, tmp_path):
     with pytest.raises(ValueError, match="belongs to another model"):
         train(toys.Network(), toys.regression_batches, resume=path, **arguments)
     other = {"config": toys.config(optimizer="adafactor"), "generator": toys.generator()}
-    with pytest.raises(ValueError, match="optimizer='adam'.*'adafactor'"):
+    with pytest.raises(ValueError, match=r"optimizer='adam'.*'adafactor'"):
         train(toys.Quadratic(), toys.target, resume=path, **other)
     with pytest.raises(FileNotFoundError, match=r"no checkpoint .*none\.pt"):
         train(toys.Quadratic(), toys.target, resume=str(tmp_path / "none.pt"), **arguments)

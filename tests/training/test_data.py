@@ -72,7 +72,9 @@ def test_every_observed_value_is_covered_and_every_window_is_right(
             assert int(batch["lengths"][row]) == int(rows[-1]) + 1  # never an empty window
             seen[i, t:stop] = True
     assert bool((seen | ~mask).all())
-    places = [(int(i), int(t)) for b in batches for i, t in zip(b["series"], b["start"], strict=True)]
+    places = [
+        (int(i), int(t)) for b in batches for i, t in zip(b["series"], b["start"], strict=True)
+    ]
     if remainder != "fill":
         assert len(places) == len(set(places)) == epoch.n_windows
 
@@ -81,7 +83,9 @@ def test_random_starts_differ_between_epochs_and_follow_the_generator():
     values, mask = panel([200], observed=1.0)
     loader = WindowLoader(values, mask, window=10, batch_size=100)
     g = generator()
-    first, second = (sorted(e["start"].tolist()) for e in (next(iter(loader(i, g))) for i in (0, 1)))
+    first, second = (
+        sorted(e["start"].tolist()) for e in (next(iter(loader(i, g))) for i in (0, 1))
+    )
     again = sorted(next(iter(loader(0, generator())))["start"].tolist())
     assert first == again != second
     every = {t for epoch in range(60) for b in loader(epoch, g) for t in b["start"].tolist()}
@@ -98,7 +102,9 @@ def test_drawn_windows_are_as_many_as_asked_for_and_never_empty():
     batches = list(loader(0, generator()))
     assert sum(len(b["start"]) for b in batches) == 500
     assert all(bool(b["mask"].flatten(1).any(dim=1).all()) for b in batches)
-    drawn = {(int(i), int(t)) for b in batches for i, t in zip(b["series"], b["start"], strict=True)}
+    drawn = {
+        (int(i), int(t)) for b in batches for i, t in zip(b["series"], b["start"], strict=True)
+    }
     assert drawn == {(0, t) for t in [*range(10), *range(41, 46)]} | {(2, t) for t in range(16)}
 
 

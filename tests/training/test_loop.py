@@ -3,6 +3,8 @@ from __future__ import annotations
 import logging
 import os
 import random
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -11,11 +13,14 @@ import torch
 from torch import nn
 
 from tsvae.training import (
+    Augmentation,
     Callback,
     DivergenceError,
     LossResult,
     TrainingLog,
+    WindowLoader,
     pinned_threads,
+    split_validation,
     train,
 )
 
@@ -190,7 +195,7 @@ def test_other_runtime_errors_pass_unchanged(toys):
         def training_step(self, batch, step):
             raise RuntimeError("shapes do not match")
 
-    with pytest.raises(RuntimeError, match="^shapes do not match$"):
+    with pytest.raises(RuntimeError, match=r"^shapes do not match$"):
         train(Broken(), toys.target, config=toys.config(), generator=toys.generator())
 
 
@@ -429,7 +434,7 @@ def test_mixed_precision_of_a_whole_step(toys):
 
 
 def test_half_precision_on_the_cpu_is_refused(toys):
-    with pytest.raises(ValueError, match="needs a CUDA device.*bf16-mixed"):
+    with pytest.raises(ValueError, match=r"needs a CUDA device.*bf16-mixed"):
         train(
             toys.Quadratic(),
             toys.target,
@@ -528,7 +533,7 @@ def test_missing_device_is_refused(toys):
         device = f"cuda:{torch.cuda.device_count()}"
     else:
         device = "cuda"
-    with pytest.raises(ValueError, match="is not available.*device='cpu'"):
+    with pytest.raises(ValueError, match=r"is not available.*device='cpu'"):
         config = toys.config(device=device)
         train(toys.Quadratic(), toys.target, config=config, generator=toys.generator())
 
@@ -539,3 +544,46 @@ def test_threads_are_restored_after_an_error():
         assert torch.get_num_threads() == before + 1
         raise KeyError
     assert torch.get_num_threads() == before
+
+
+def test_windows_masks_and_validation_work_together(toys):
+    """A linear network fills in the hidden last steps of windows of a sine."""
+
+    class Filler(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Linear(24, 24)
+            nn.init.zeros_(self.net.weight)
+
+        def training_step(self, batch, step):
+            shown = batch["x"] * batch["visible"]
+            asked = batch["mask"] & ~batch["visible"] if self.training else batch["mask"]
+            error = (self.net(shown[..., 0]) - batch["x"][..., 0]) ** 2 * asked[..., 0]
+            weight = asked.sum()
+            return LossResult(error.sum() / weight.clamp(min=1), {"weight": weight})
+
+    t = torch.arange(600.0)
+    values = torch.sin(t * 2 * torch.pi / 24)[None, :, None]
+    mask = torch.rand(values.shape, generator=toys.generator(3)) < 0.95
+    values = torch.where(mask, values, torch.nan)
+    split = split_validation(torch.tensor([600]), 0.2, 24)
+    common = {"values": values, "mask": mask, "window": 24, "batch_size": 8}
+    training = WindowLoader(
+        **common, ranges=split.train, augmentation=Augmentation(random_fraction=0.2, future_steps=6)
+    )
+    validation = WindowLoader(**common, ranges=split.validation, random_start=False, shuffle=False)
+    log = train(
+        Filler(),
+        training,
+        validation_batches=validation,
+        config=toys.config(max_epochs=60, learning_rate=0.02, lr_schedule="cosine"),
+        generator=toys.generator(),
+    )
+    assert log["validation"][0] > 0.3 and min(log["validation"]) < 0.03
+    assert log["objective"][-1] < 0.03 and "weight" not in log
+
+
+def test_import_is_light():
+    code = "import tsvae.training, sys; print('lightning_fabric' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -101,7 +102,7 @@ def test_beta_is_complete_in_time_and_never_falls(warmup, annealing, total, frac
     assert beta.complete_step <= max(limit, 0) or beta.complete_step == 0
     assert beta.complete_step == min(warmup + annealing, limit)
     values = [beta.value(s) for s in range(0, beta.complete_step + 2, 7)]
-    assert all(a <= b for a, b in zip(values, values[1:], strict=False))
+    assert all(a <= b for a, b in pairwise(values))
     assert beta.value(beta.complete_step) == 0.7
     if beta.complete_step:
         assert beta.value(beta.complete_step - 1) < 0.7 and beta.value(0) == 0.01

@@ -68,12 +68,6 @@ def test_sklearn_callbacks_see_every_epoch_and_can_stop(toys):
     assert len(stopped.log_.rows) == 2 and stopped.log_.stop_reason == "callback"
 
 
-def test_sklearn_progress_bar_runs(toys, capsys):
-    callback = pytest.importorskip("sklearn.callback")
-    pytest.importorskip("rich")
-    build(toys)().set_callbacks(callback.ProgressBar()).fit()
-
-
 def test_fallback_without_the_protocol(toys, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.callback", None)
     mixin = callback_support_mixin()

@@ -112,18 +112,17 @@ class Runtime:
 
     fabric: Fabric
     config: TrainingConfig
+    _model: Any = None
     _step_module: Any = None
     _hooks: Any = None
+
+    def __post_init__(self) -> None:
+        self.world_size = self.fabric.world_size
 
     @property
     def device(self) -> torch.device:
         """Device of this process."""
         return self.fabric.device
-
-    @property
-    def world_size(self) -> int:
-        """Number of processes."""
-        return self.fabric.world_size
 
     @property
     def is_main(self) -> bool:
@@ -137,8 +136,13 @@ class Runtime:
 
     def setup(self, model: nn.Module) -> None:
         """Move the model to the device (in place) and prepare its training step."""
-        self._step_module = self.fabric.setup_module(_StepModule(model))
         precision = self.fabric.strategy.precision
+        if self.world_size > 1:
+            self._step_module = self.fabric.setup_module(_StepModule(model))
+        else:
+            # Fabric's wrapper costs more per step than the rest of the loop and does nothing here.
+            self.fabric.to_device(precision.convert_module(model))
+        self._model = model
         if self.config.precision.endswith("mixed") and hasattr(model, "network_modules"):
             from tsvae.training._precision import AutocastHooks, NetworkPrecision
 
@@ -149,7 +153,7 @@ class Runtime:
         """Take hooks and wrappers off the model."""
         if self._hooks is not None:
             self._hooks.remove()
-        self._step_module = self._hooks = None
+        self._model = self._step_module = self._hooks = None
 
     def move(self, batch: Batch) -> dict[str, Tensor]:
         """Batch on the device, in float64 where the precision asks for it."""
@@ -162,7 +166,10 @@ class Runtime:
 
     def training_step(self, batch: Batch, step: int) -> LossResult:
         """Objective of a batch in train mode."""
-        return LossResult(*self._step_module(batch, step))
+        if self._step_module is not None:
+            return LossResult(*self._step_module(batch, step))
+        with self.context():
+            return LossResult(*self._model.training_step(batch, step))
 
     def context(self) -> AbstractContextManager:
         """Precision context for calls that do not go through :meth:`training_step`."""

@@ -42,7 +42,7 @@ def divergence(
     *,
     epoch: int,
     step: int,
-    learning_rate: float,
+    learning_rate: float | None,
     grad_norm: Tensor | float | None = None,
     validating: bool = False,
 ) -> DivergenceError:
@@ -55,10 +55,12 @@ def divergence(
     else:
         cause = "every reported term is finite, so the sum overflowed or one term is unreported"
     where = "validation criterion" if validating else "training objective"
+    advice = "Check"
+    if learning_rate is not None:  # None: nothing was trained yet
+        advice = f"Use a smaller learning_rate (it was {learning_rate:.3g}), and check"
     return DivergenceError(
-        f"The {where} is {value} in epoch {epoch}, step {step}; {cause}. Use a smaller "
-        f"learning_rate (it was {learning_rate:.3g}), and check the scaling of the data: "
-        "very large values and columns that are nearly constant are common causes.",
+        f"The {where} is {value} in epoch {epoch}, step {step}; {cause}. {advice} the scaling of "
+        "the data: very large values and columns that are nearly constant are common causes.",
         epoch=epoch,
         step=step,
         terms=terms,

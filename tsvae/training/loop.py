@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,11 +41,11 @@ __all__ = ["train"]
 
 @dataclass
 class Outcome:
-    """What a process hands back to the caller's."""
+    """What a spawned process hands back to the caller's."""
 
     log: TrainingLog
-    model_state: dict[str, Tensor] = field(default_factory=dict)
-    generator_state: Tensor | None = None
+    model_state: dict[str, Tensor]
+    generator_state: Tensor
 
 
 def train(
@@ -102,6 +103,10 @@ def train(
     training objective if ``patience`` is set, else the last state stands. That also holds when
     training ends by an exception.
 
+    With ``num_devices > 1`` each step takes one batch per device. Strategy "ddp" starts the
+    script once more per device; "ddp_spawn" starts fresh processes, to which model, batches and
+    callbacks are pickled: what callbacks gather there stays there.
+
     Examples
     --------
     >>> import torch
@@ -138,11 +143,25 @@ def train(
     fabric = launch(model, config)
     if config.num_devices == 1:
         return _fit(fabric, model, request).log
-    outcome: Outcome = fabric.launch(_fit, model, request)  # type: ignore[arg-type]
+    if not any(word in config.strategy for word in ("spawn", "fork", "notebook")):
+        return fabric.launch(_fit, model, request).log  # type: ignore[arg-type,no-any-return]
+    # Pickled by value: sharing tensors between processes by file descriptors is fragile.
+    payload = pickle.dumps((model, request))
+    outcome: Outcome = pickle.loads(fabric.launch(_fit_pickled, payload))  # type: ignore[arg-type]
     model.load_state_dict(outcome.model_state)
-    if outcome.generator_state is not None:
-        generator.set_state(outcome.generator_state)
-    return outcome.log
+    generator.set_state(outcome.generator_state)
+    request.log.rows[:] = outcome.log.rows
+    request.log.stop_reason = outcome.log.stop_reason
+    request.log.best_epoch = outcome.log.best_epoch
+    return request.log
+
+
+def _fit_pickled(fabric: Fabric, payload: bytes) -> bytes:
+    """Run on a spawned process, which has nothing of the caller's."""
+    model, request = pickle.loads(payload)
+    log = _fit(fabric, model, request).log
+    state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    return pickle.dumps(Outcome(log, state, request.generator.get_state()))
 
 
 def _check_arguments(model: nn.Module, batches: Any, validation_batches: Any) -> None:
@@ -163,7 +182,7 @@ def _check_arguments(model: nn.Module, batches: Any, validation_batches: Any) ->
         )
 
 
-def _fit(fabric: Fabric, model: nn.Module, request: Request) -> Outcome:
+def _fit(fabric: Fabric, model: nn.Module, request: Request) -> Request:
     """Run on one process: set up, train, clean up."""
     parameter = next(model.parameters(), torch.zeros(()))
     home, was_training = parameter.device, model.training
@@ -176,11 +195,7 @@ def _fit(fabric: Fabric, model: nn.Module, request: Request) -> Outcome:
         stack.enter_context(memory_errors_name_batch_size(config.batch_size))
         runtime.setup(model)
         Run(runtime, _start(model, runtime, request), request).train()
-    outcome = Outcome(request.log)
-    if runtime.world_size > 1:
-        outcome.model_state = {k: v.detach().cpu() for k, v in model.state_dict().items()}
-        outcome.generator_state = request.generator.get_state()
-    return outcome
+    return request
 
 
 def _hand_back(

@@ -2,7 +2,7 @@
 
 The rate grows exponentially from step to step (Smith 2017, arXiv 1506.01186, section 3.3); the
 rate at which the objective falls fastest is taken, but at most a tenth of the one at which it
-diverges. Model and generators are put back afterwards.
+is lowest, beyond which it diverges. Model and generators are put back afterwards.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ __all__ = ["RangeTest", "learning_rate_range_test"]
 _SMOOTHING = 0.8  # weight of the past in the running mean of the objective
 _MAX_BATCHES = 8  # few batches, gone through in turn: less noise between steps
 _LIMITS = (1e-5, 1e-1)
+_CAUTIOUS = 1e-3
 
 
 class RangeTest(NamedTuple):
@@ -38,7 +39,8 @@ class RangeTest(NamedTuple):
     Parameters
     ----------
     learning_rates, objectives : ndarray of shape (n_steps,)
-        Rates tried and the smoothed objectives before each step.
+        Rates tried and the smoothed objectives before each step, relative to the untrained
+        model's on the same batch.
     suggestion : float
         Rate to train with.
     """
@@ -90,7 +92,7 @@ def learning_rate_range_test(
     groups = split_parameters(model)
     rates = np.geomspace(low, high, n_steps)
     if not groups.network:
-        return RangeTest(rates, np.zeros(n_steps), 1e-3)
+        return RangeTest(rates, np.zeros(n_steps), _CAUTIOUS)
     own = getattr(model, "generator", None)
     generators = {"run": generator} | ({"model": own} if isinstance(own, torch.Generator) else {})
     random_states = get_random_states(generators, runtime.device)
@@ -108,7 +110,7 @@ def learning_rate_range_test(
         model.zero_grad(set_to_none=True)
         set_random_states(random_states, generators, runtime.device)
     smoothed = _smooth(raw)
-    return RangeTest(rates[: len(raw)], smoothed, suggest_rate(rates[: len(raw)], raw, smoothed))
+    return RangeTest(rates[: len(raw)], smoothed, suggest_rate(rates[: len(raw)], smoothed))
 
 
 def _sweep(
@@ -120,44 +122,53 @@ def _sweep(
     runtime: Runtime,
 ) -> NDArray[np.float64]:
     """Objective before each step of a run whose rate grows; ends at a divergence."""
+    # Batches differ from each other by more than a small rate gains: compare each with itself.
+    start = [_objective(model, batch, runtime, first=True).item() for batch in data]
     optimizer = network_optimizer(parameters, config, float(rates[0]))
-    objectives: list[float] = []
+    gains: list[float] = []
     for index, rate in enumerate(rates):
         model.zero_grad(set_to_none=True)
-        with runtime.context():
-            # Step 0 throughout: an annealed weight must not change the objective under test.
-            result = model.training_step(data[index % len(data)], 0)  # type: ignore[operator]
-        value = result.objective.item()
-        if not math.isfinite(value):
-            if index == 0:
-                raise divergence(
-                    value, result.diagnostics, epoch=0, step=0, learning_rate=float(rate)
-                )
+        objective = _objective(model, data[index % len(data)], runtime)
+        gain = objective.item() - start[index % len(data)]
+        if not math.isfinite(gain):
             break
-        objectives.append(value)
-        if _has_diverged(objectives):
+        gains.append(gain)
+        if _has_diverged(gains, float(np.std(start))):
             break
-        result.objective.backward()
+        objective.backward()
         if config.clip_norm is not None:
             nn.utils.clip_grad_norm_(parameters, config.clip_norm)
         for group in optimizer.param_groups:
             group["lr"] = float(rate)
         optimizer.step()
-    return np.array(objectives)
+    return np.array(gains)
 
 
-def _has_diverged(objectives: list[float]) -> bool:
+def _objective(
+    model: nn.Module, batch: dict[str, Tensor], runtime: Runtime, *, first: bool = False
+) -> Tensor:
+    """Objective at step 0 throughout: an annealed weight must not change what is tested."""
+    with runtime.context(), torch.set_grad_enabled(not first):
+        result = model.training_step(batch, 0)  # type: ignore[operator]
+    value = result.objective.item()
+    if first and not math.isfinite(value):
+        raise divergence(value, result.diagnostics, epoch=0, step=0, learning_rate=None)
+    objective: Tensor = result.objective
+    return objective
+
+
+def _has_diverged(gains: list[float], spread: float) -> bool:
     """Whether the smoothed objective rose above its start by more than it ever fell.
 
-    Objectives may be negative (log-likelihoods), so ratios to the minimum say nothing.
+    Objectives may be negative (log-likelihoods), so ratios to the minimum say nothing; ``spread``
+    between batches is a scale of what does not matter.
     """
-    if len(objectives) <= 5:
+    if len(gains) <= 5:
         return False
-    values = np.array(objectives)
-    start, noise = values[:5].mean(), values[:5].std()
+    values = np.array(gains)
     smoothed = _smooth(values)
-    margin = max(start - smoothed.min(), 4 * noise, 1e-3 * abs(start))
-    return bool(smoothed[-1] > start + margin)
+    margin = max(-smoothed.min(), 4 * float(values[:5].std()), spread, 1e-12)
+    return bool(smoothed[-1] > margin)
 
 
 def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -169,26 +180,24 @@ def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def suggest_rate(
-    rates: NDArray[np.float64], raw: NDArray[np.float64], smoothed: NDArray[np.float64]
-) -> float:
-    """Rate of steepest descent, at most a tenth of the last rate that was endured.
+def suggest_rate(rates: NDArray[np.float64], smoothed: NDArray[np.float64]) -> float:
+    """Rate of steepest descent, at most a tenth of the rate with the lowest objective.
 
     Parameters
     ----------
-    rates, raw, smoothed : ndarray of shape (n_steps,)
-        Rates, objectives and smoothed objectives.
+    rates, smoothed : ndarray of shape (n_steps,)
+        Rates and smoothed objectives.
 
     Returns
     -------
     float
         Between 1e-5 and 0.1.
     """
+    if not smoothed.size or smoothed.min() >= smoothed[0]:
+        return _CAUTIOUS  # nothing was learned at any rate
     lowest = int(np.argmin(smoothed))
-    suggestion = rates[-1] / 10
+    suggestion = rates[lowest] / 10
     if lowest >= 2:
         slope = np.gradient(smoothed[: lowest + 1], np.log(rates[: lowest + 1]))
         suggestion = min(suggestion, rates[int(np.argmin(slope))])
-    elif raw.size:
-        suggestion = min(suggestion, 1e-3)  # nothing was learned at any rate: be cautious
     return float(np.clip(suggestion, *_LIMITS))
