@@ -1,0 +1,231 @@
+"""The linear dynamical system as the graphical model of a structured VAE."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tsvae.lds import (
+    FilterResult,
+    HyperParameters,
+    LDSParameters,
+    LinearDynamicsPosterior,
+    Potentials,
+    block_precision,
+    filter_states,
+    forecast_states,
+    local_kl,
+    per_series,
+    sample_forecast,
+    sample_posterior,
+    smooth,
+)
+from tsvae.lds.linalg import identity_like, safe_cholesky
+from tsvae.models.graphical import State, StateForecast, StatePosterior, register_graphical_model
+
+__all__ = ["LinearDynamics"]
+
+
+class _Detail(NamedTuple):
+    """What sampling and forecasting need of an inference pass."""
+
+    params: LDSParameters
+    filtered: FilterResult
+
+
+@register_graphical_model("lds")
+class LinearDynamics(nn.Module):
+    """Linear dynamical system with a conjugate posterior over its parameters.
+
+    Parameters
+    ----------
+    latent_dim : int
+        D.
+    n_inputs : int, default=0
+        U.
+    group_size : int or None, default=2
+        K, size of the independent groups; None: one dense group.
+    posterior : {"natural", "gradient", "point"}, default="natural"
+        See :class:`~tsvae.lds.LinearDynamicsPosterior`.
+    chart : {"linear", "generator"}, default="linear"
+        Coordinates of the transition matrix; see :class:`~tsvae.lds.LinearDynamicsPosterior`.
+    initial_state_scale, degrees_of_freedom, regression_precision, mean_scale : float
+        Hyperparameters S_0, nu_0, lam_0 and M_0 of the prior.
+    start : LDSParameters, optional
+        Where the parameters begin.
+    strength : float, default=100.0
+        Pseudo-observations behind the start.
+    spectral_radius_max : float or None, default=1.0
+    generator : torch.Generator, optional
+        Draws the start if none is given.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        *,
+        n_inputs: int = 0,
+        group_size: int | None = 2,
+        posterior: Literal["natural", "gradient", "point"] = "natural",
+        chart: Literal["linear", "generator"] = "linear",
+        prior_scale: float = 1.0,
+        prior_degrees: float = 2.0,
+        prior_precision: float = 0.001,
+        prior_mean: float = 0.9,
+        start: LDSParameters | None = None,
+        strength: float = 100.0,
+        spectral_radius_max: float | None = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.theta = LinearDynamicsPosterior(
+            latent_dim,
+            group_size=group_size,
+            n_inputs=n_inputs,
+            posterior=posterior,
+            chart=chart,
+            hyper=HyperParameters(prior_scale, prior_degrees, prior_precision, prior_mean),
+            start=start,
+            strength=strength,
+            spectral_radius_max=spectral_radius_max,
+        )
+
+    @property
+    def group_size(self) -> int:
+        """K."""
+        return self.theta.group_size
+
+    def natural_parameters(self) -> list[nn.Parameter]:
+        """Parameters whose ``grad`` is a natural direction."""
+        return self.theta.natural_parameters()
+
+    def prior_kl(self) -> Tensor:
+        """KL divergence of q(theta) from its prior."""
+        return self.theta.kl()
+
+    def plug_in(self) -> LDSParameters:
+        """Parameters of forecasts."""
+        return self.theta.plug_in()
+
+    def infer(
+        self, potentials: Potentials, inputs: Tensor | None = None, lengths: Tensor | None = None
+    ) -> StatePosterior:
+        """Exact posterior of the states; see :class:`~tsvae.models.graphical.GraphicalModel`."""
+        params = self.theta.parameters_for_inference()
+        return self._infer(params, potentials, inputs, lengths)
+
+    def infer_detached(
+        self, potentials: Potentials, inputs: Tensor | None = None, lengths: Tensor | None = None
+    ) -> StatePosterior:
+        """Posterior whose samples and moments send no gradient to theta.
+
+        The local KL keeps the gradient of its own, -E_q[d log p(z | theta)]: the update of
+        Johnson et al. 2016 (section 4.2) without the correction through q(z).
+        """
+        params = self.theta.parameters_for_inference()
+        fixed = _detach(params)
+        posterior = self._infer(fixed, potentials, inputs, lengths)
+        # d log Z / d theta = E_q[d log p / d theta] with the potentials held fixed.
+        still = Potentials(
+            potentials.linear.detach(), potentials.precision.detach(), potentials.pattern
+        )
+        log_z = filter_states(params, still, inputs, lengths).log_normalizer
+        own = log_z.detach() - log_z
+        return posterior._replace(local_kl=posterior.local_kl + own)
+
+    def _infer(
+        self,
+        params: LDSParameters,
+        potentials: Potentials,
+        inputs: Tensor | None,
+        lengths: Tensor | None,
+    ) -> StatePosterior:
+        filtered = filter_states(params, potentials, inputs, lengths)
+        smoothed = smooth(params, filtered)
+        divergence = local_kl(params, filtered, smoothed)
+        return StatePosterior(
+            smoothed.smoothed_mean,
+            smoothed.smoothed_covariance,
+            smoothed.pattern,
+            divergence,
+            _Detail(params, filtered),
+        )
+
+    def sample(
+        self, posterior: StatePosterior, n_samples: int, generator: torch.Generator
+    ) -> Tensor:
+        """Joint posterior samples ``(S, B, T, D)``."""
+        detail: _Detail = posterior.detail
+        return sample_posterior(detail.params, detail.filtered, generator, n_samples)
+
+    def states_at(self, posterior: StatePosterior, potentials: Potentials, steps: Tensor) -> State:
+        """Filtered states at ``steps``, as if each chain ended there; N = len(steps) * B.
+
+        The excess of expected parameters belongs to steps with a successor inside the chain, so a
+        chain that ends at an origin has none there: the update is done anew from the predicted
+        moments.
+        """
+        detail: _Detail = posterior.detail
+        filtered = detail.filtered
+        n_series = filtered.filtered_mean.shape[0]
+        if detail.params.excess is None:
+            mean = filtered.filtered_mean[:, steps].transpose(0, 1).flatten(0, 1)
+            covariance = self._rows(filtered.filtered_covariance, filtered.pattern, steps, n_series)
+            return State(mean, covariance)
+        mean = filtered.predicted_mean[:, steps].transpose(0, 1).flatten(0, 1)
+        covariance = self._rows(filtered.predicted_covariance, filtered.pattern, steps, n_series)
+        groups, size = covariance.shape[1], covariance.shape[2]
+        precision = block_precision(potentials.precision, groups, size)
+        precision = self._rows(precision, potentials.pattern, steps, n_series)
+        linear = potentials.linear[:, steps].transpose(0, 1).flatten(0, 1)
+        return _update(State(mean, covariance), linear, precision)
+
+    def _rows(self, values: Tensor, pattern: Tensor | None, steps: Tensor, n_series: int) -> Tensor:
+        """``(P, T, ...)`` at ``steps``, spread over the series: ``(len(steps) * B, ...)``."""
+        picked = values[:, steps]
+        if values.shape[0] != n_series or pattern is not None:
+            picked = per_series(picked, pattern, n_series)
+        return picked.transpose(0, 1).flatten(0, 1)
+
+    def forecast(self, state: State, horizon: int, inputs: Tensor | None = None) -> StateForecast:
+        """Moments of the next ``horizon`` states, plug-in."""
+        ahead = forecast_states(self.plug_in(), state.mean, state.covariance, horizon, inputs)
+        return StateForecast(ahead.mean, ahead.covariance)
+
+    def sample_forecast(
+        self,
+        state: State,
+        horizon: int,
+        n_samples: int,
+        generator: torch.Generator,
+        inputs: Tensor | None = None,
+    ) -> Tensor:
+        """Joint sample paths ``(S, N, H, D)`` of the next states, plug-in."""
+        return sample_forecast(
+            self.plug_in(), state.mean, state.covariance, horizon, generator, n_samples, inputs
+        )
+
+
+def _update(state: State, linear: Tensor, precision: Tensor) -> State:
+    """Multiply N(m, P) by a potential: S = L (I + L' Lam L)^-1 L', m + S (h - Lam m)."""
+    groups, size = precision.shape[1], precision.shape[2]
+    mean = state.mean.unflatten(-1, (groups, size)).unsqueeze(-1)
+    root = safe_cholesky(state.covariance)
+    inner = identity_like(precision) + root.mT @ precision @ root
+    half = torch.linalg.solve_triangular(safe_cholesky(inner), root.mT, upper=False)
+    covariance = half.mT @ half
+    residual = linear.unflatten(-1, (groups, size)).unsqueeze(-1) - precision @ mean
+    moved = mean + covariance @ residual
+    return State(moved.squeeze(-1).flatten(-2), covariance)
+
+
+def _detach(params: Any) -> Any:
+    """Detach every tensor of a (nested) named tuple."""
+    if isinstance(params, Tensor):
+        return params.detach()
+    if isinstance(params, tuple):
+        return type(params)(*(_detach(part) for part in params))
+    return params

@@ -1,0 +1,416 @@
+r"""Structured variational autoencoder: networks around a graphical model.
+
+.. math::
+    \theta \sim p(\theta), \quad z \sim p(z | \theta, u), \quad x_t \sim p(x_t | decoder(z_t)),
+
+with the encoder's Gaussian potentials standing in for the likelihood in the state posterior, which
+is exact (Johnson et al. 2016, arXiv 1603.06277, eq. 8; Zhao & Linderman 2023, arXiv 2305.16543;
+Bendekgey, Hope & Sudderth 2023, arXiv 2306.08230). The loss per observed value is
+
+.. math::
+    w_e \Big( -E_q \log p(x | z) + \beta\, KL_{local} + \beta\, KL(q(\theta) \| p(\theta)) / N \Big)
+    + w_f \Big( -\log p(x_{t+1..t+H} | x_{..t}) \Big)
+
+where N is the number of windows that make up the data and the second term hides the future of
+random origins t and asks for it: the many-step predictive density, from the same filter pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tsvae.lds import Potentials, chain_lengths, unique_patterns
+from tsvae.models.graphical import StatePosterior, get_graphical_model
+from tsvae.models.readout import linear_readout
+from tsvae.models.views import Frame, Window, fold_channels, window_level
+from tsvae.nn import DenseNet, SigmaDecoder, SigmaEncoder, masked_log_prob
+from tsvae.training import BetaSchedule, LossResult
+
+__all__ = ["SVAE"]
+
+_LOG_2PI = 1.8378770664093453
+
+
+class _Terms(NamedTuple):
+    """Sums over a batch, each divided by the number of observed values."""
+
+    reconstruction: Tensor
+    local_kl: Tensor
+    prior_kl: Tensor
+
+
+class SVAE(nn.Module):
+    """Structured VAE over windows of a panel.
+
+    This is the *structured* VAE of Johnson et al., not the hyperspherical one.
+
+    Parameters
+    ----------
+    n_features : int
+        F, variables of the data.
+    n_inputs : int, default=0
+        U, known covariates; they act on x directly (a regression) and, unless channel-wise, on the
+        state.
+    latent_dim : int, default=16
+        D; per variable if ``channelwise``.
+    graphical_model : str, default="lds"
+        Name in the registry of :mod:`tsvae.models.graphical`.
+    dynamics : dict, optional
+        Options of the graphical model.
+    channelwise : bool, default=False
+        Treat each variable as a series of its own with shared parameters.
+    encoder_sizes, decoder_sizes : sequence of int, default=()
+        Hidden layers of the networks beside the linear paths; ``()``: linear.
+    covariate_sizes : sequence of int, default=()
+        Hidden layers of the covariate effect beside its linear part.
+    activation : str, default="gelu"
+    residual, layer_norm : bool
+        See :class:`~tsvae.nn.DenseNet`.
+    spectral_norm : bool or float, default=False
+    final_sigmoid : bool, default=False
+        For data in (0, 1).
+    likelihood : str, default="normal"
+    scale : {"learned", "network", "fixed"}, default="learned"
+    potential : {"diagonal", "block", "dense"}, default="diagonal"
+        Form of the encoder's precision.
+    precision : {"learned", "network"}, default="learned"
+    skip : bool, default=True
+        Linear paths beside the networks.
+    precision_start : float, default=0.1
+        Precision of a complete observation at the start, in units of the prior's.
+    scale_start : float, default=0.4
+        Observation noise at the start, in standardised units.
+    level_entries : int, default=0
+        Entries that define the level of a window; see :func:`window_level`.
+    learn_scale : bool, default=False
+        Learn one data scale per variable (channel-wise models).
+    n_samples : int, default=4
+        Posterior samples S where no closed form exists.
+    elbo_weight, forecast_weight : float, default=1.0
+    horizon : int, default=24
+        Steps of the forecast term.
+    n_origins : int, default=8
+        Forecast origins per window and step.
+    min_history : int, default=1
+        First origin: steps that a forecast has seen at least.
+    drop_correction : bool, default=False
+        Cut the path by which reconstruction and future masking reach the graphical model.
+    beta : BetaSchedule, optional
+        Weight of the KL terms by step; constant 1 by default.
+    n_windows : float, default=1.0
+        N, observed steps over window length.
+    seed : int, default=0
+        Source of all random numbers of initialisation and training.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        *,
+        n_inputs: int = 0,
+        latent_dim: int = 16,
+        graphical_model: str = "lds",
+        dynamics: dict[str, Any] | None = None,
+        channelwise: bool = False,
+        encoder_sizes: tuple[int, ...] = (),
+        decoder_sizes: tuple[int, ...] = (),
+        covariate_sizes: tuple[int, ...] = (),
+        activation: str = "gelu",
+        residual: bool = True,
+        layer_norm: bool = False,
+        spectral_norm: bool | float = False,
+        final_sigmoid: bool = False,
+        likelihood: str = "normal",
+        scale: Literal["learned", "network", "fixed"] = "learned",
+        potential: Literal["diagonal", "block", "dense"] = "diagonal",
+        precision: Literal["learned", "network"] = "learned",
+        skip: bool = True,
+        precision_start: float = 0.1,
+        scale_start: float = 0.4,
+        level_entries: int = 0,
+        learn_scale: bool = False,
+        n_samples: int = 4,
+        elbo_weight: float = 1.0,
+        forecast_weight: float = 1.0,
+        horizon: int = 24,
+        n_origins: int = 8,
+        min_history: int = 1,
+        drop_correction: bool = False,
+        beta: BetaSchedule | None = None,
+        n_windows: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.n_features, self.n_inputs, self.latent_dim = n_features, n_inputs, latent_dim
+        self.channelwise, self.level_entries = channelwise, level_entries
+        self.n_samples, self.drop_correction = n_samples, drop_correction
+        self.elbo_weight, self.forecast_weight = elbo_weight, forecast_weight
+        self.horizon, self.n_origins, self.min_history = horizon, n_origins, min_history
+        self.beta, self.n_windows, self.seed = beta, n_windows, seed
+        width = 1 if channelwise else n_features
+        state_inputs = 0 if channelwise else n_inputs
+        networks: dict[str, Any] = {
+            "activation": activation,
+            "residual": residual,
+            "layer_norm": layer_norm,
+            "spectral_norm": spectral_norm,
+            "generator": generator,
+        }
+        self.dynamics = get_graphical_model(graphical_model)(
+            latent_dim, n_inputs=state_inputs, generator=generator, **(dynamics or {})
+        )
+        self.encoder = SigmaEncoder(
+            width,
+            latent_dim,
+            hidden_sizes=encoder_sizes,
+            group_size=self.dynamics.group_size if potential == "block" else None,
+            skip=skip,
+            precision=precision,
+            potential=potential,
+            precision_start=precision_start,
+            **networks,
+        )
+        self.decoder = SigmaDecoder(
+            latent_dim,
+            width,
+            hidden_sizes=decoder_sizes,
+            likelihood=likelihood,
+            scale=scale,
+            skip=skip,
+            final_sigmoid=final_sigmoid,
+            initial_scale=scale_start,
+            **networks,
+        )
+        self.covariate_effect: nn.Module | None = None
+        if n_inputs:
+            self.covariate_effect = DenseNet(
+                n_inputs, n_features, covariate_sizes, zero_last=True, generator=generator
+            )
+            self.covariate_matrix = nn.Parameter(torch.zeros(n_features, n_inputs))
+        self.log_scale = nn.Parameter(torch.zeros(n_features), requires_grad=learn_scale)
+        linear = skip and not decoder_sizes and scale != "network" and not final_sigmoid
+        self.closed_form = linear and likelihood == "normal"
+
+    # -- views -------------------------------------------------------------------------------
+
+    def frame(self, x: Tensor, visible: Tensor, effect: Tensor | float) -> Frame:
+        """Level and scale of a batch, from what is visible."""
+        level = window_level(x - effect, visible, self.level_entries)
+        return Frame(level, self.log_scale.exp())
+
+    def effect(self, inputs: Tensor | None) -> Tensor | float:
+        """What known covariates add to x: ``(B, T, F)``, or 0.0 without covariates."""
+        if self.covariate_effect is None or inputs is None:
+            return 0.0
+        effect: Tensor = inputs @ self.covariate_matrix.T + self.covariate_effect(inputs)
+        return effect
+
+    def window(
+        self,
+        x: Tensor,
+        visible: Tensor,
+        inputs: Tensor | None,
+        frame: Frame,
+        effect: Tensor | float,
+        target: Tensor | None = None,
+    ) -> Window:
+        """Bring a batch to residuals, variables folded into the batch if channel-wise."""
+        known = visible if target is None else visible | target
+        residual = (x - effect - frame.level) / frame.scale
+        residual = torch.where(known, residual, torch.zeros_like(residual))
+        target = visible if target is None else target
+        if self.channelwise:
+            residual, visible, target = map(fold_channels, (residual, visible, target))
+            inputs = None
+        return Window(residual, target, visible, inputs, chain_lengths(visible))
+
+    # -- inference ---------------------------------------------------------------------------
+
+    def potentials(self, window: Window) -> Potentials:
+        """Encoder's potentials on the states; series with one missing pattern share precisions."""
+        visible = window.visible
+        if bool(visible.all()):
+            patterns, index = visible[:1], None
+        else:
+            patterns, index = unique_patterns(visible)
+        linear, precision = self.encoder(window.x, patterns, pattern=index)
+        if precision.shape[0] != patterns.shape[0]:
+            index = None
+        return Potentials(linear, precision, index)
+
+    def infer(self, window: Window, potentials: Potentials | None = None) -> StatePosterior:
+        """Exact posterior of the states."""
+        if potentials is None:
+            potentials = self.potentials(window)
+        posterior: StatePosterior = self.dynamics.infer(potentials, window.inputs, window.lengths)
+        return posterior
+
+    def natural_parameters(self) -> list[nn.Parameter]:
+        """Parameters whose ``grad`` is a natural direction."""
+        return list(self.dynamics.natural_parameters())
+
+    def network_modules(self) -> list[nn.Module]:
+        """Modules that mixed precision may run in half precision."""
+        modules: list[nn.Module] = [self.encoder, self.decoder]
+        return modules if self.covariate_effect is None else [*modules, self.covariate_effect]
+
+    # -- the loss ----------------------------------------------------------------------------
+
+    def training_step(self, batch: dict[str, Tensor], step: int) -> LossResult:
+        """Loss of one batch; in eval mode the beta-free criterion.
+
+        Parameters
+        ----------
+        batch : dict of Tensor
+            ``x, mask, visible (B, T, F)``, optionally ``inputs (B, T, U)`` and
+            ``score_from (B,)``.
+        step : int
+
+        Returns
+        -------
+        LossResult
+        """
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step * self.training)
+        window, log_scale = self._training_window(batch)
+        potentials = self.potentials(window)
+        beta = 1.0
+        if self.training and self.beta is not None:
+            beta = self.beta.value(step)
+        zero = window.x.new_zeros(())
+        posterior = self._posterior(window, potentials)
+        objective = zero
+        diagnostics: dict[str, Tensor] = {"beta": zero + beta}
+        if self.elbo_weight:
+            terms = self._elbo_terms(window, potentials, posterior, generator)
+            kl = terms.local_kl + terms.prior_kl
+            elbo_loss = terms.reconstruction + log_scale + beta * kl
+            objective = objective + self.elbo_weight * elbo_loss
+            diagnostics |= {k: v.detach() for k, v in terms._asdict().items()}
+        if self.forecast_weight:
+            loss = self._forecast_term(window, potentials, posterior, generator) + log_scale
+            objective = objective + self.forecast_weight * loss
+            diagnostics["forecast"] = loss.detach()
+        diagnostics["weight"] = window.target.sum().detach().to(zero.dtype)
+        return LossResult(objective, diagnostics)
+
+    def _training_window(self, batch: dict[str, Tensor]) -> tuple[Window, Tensor]:
+        x, mask, visible = batch["x"], batch["mask"], batch["visible"]
+        inputs = batch.get("inputs")
+        effect = self.effect(inputs)
+        frame = self.frame(x, visible, effect)
+        target = mask
+        if "score_from" in batch:
+            clock = torch.arange(x.shape[1], device=x.device)
+            target = mask & (clock >= batch["score_from"][:, None])[..., None]
+        window = self.window(x, visible, inputs, frame, effect, target | mask)
+        folded = fold_channels(target) if self.channelwise else target
+        count = target.sum(dim=(0, 1))
+        log_scale = (count * self.log_scale).sum() / count.sum().clamp_min(1)
+        return window._replace(target=folded), log_scale
+
+    def _posterior(self, window: Window, potentials: Potentials) -> StatePosterior:
+        if self.drop_correction:
+            posterior: StatePosterior = self.dynamics.infer_detached(
+                potentials, window.inputs, window.lengths
+            )
+            return posterior
+        return self.infer(window, potentials)
+
+    def _elbo_terms(
+        self,
+        window: Window,
+        potentials: Potentials,
+        posterior: StatePosterior,
+        generator: torch.Generator,
+    ) -> _Terms:
+        n_values = window.target.sum().clamp_min(1)
+        if self.closed_form:
+            log_prob = self._expected_log_prob(window, posterior)
+        else:
+            z = self.dynamics.sample(posterior, self.n_samples, generator)
+            likelihood, params = self.decoder.likelihood, self.decoder(z)
+            log_prob = masked_log_prob(likelihood, window.x, params, window.target).mean(0)
+        per_window = n_values / window.x.shape[0]
+        prior_kl = self.dynamics.prior_kl() / (self.n_windows * per_window)
+        return _Terms(-log_prob.sum() / n_values, posterior.local_kl.sum() / n_values, prior_kl)
+
+    def _expected_log_prob(self, window: Window, posterior: StatePosterior) -> Tensor:
+        """E_q log N(x; C z + d, R) in closed form."""
+        params = self.decoder(posterior.mean)
+        log_prob = masked_log_prob(self.decoder.likelihood, window.x, params, window.target)
+        variance = self.emitted_variance(posterior)
+        extra = torch.where(window.target, 0.5 * variance / params.scale**2, 0.0)
+        return log_prob - extra
+
+    def emitted_variance(self, posterior: StatePosterior) -> Tensor:
+        """Diagonal of C S_t C', ``(B or 1, T, F')``."""
+        covariance = posterior.covariance
+        c = self.decoder.emission_matrix.unflatten(-1, covariance.shape[-3:-1])
+        variance = torch.einsum("fgk,ptgkl,fgl->ptf", c, covariance, c)
+        if posterior.pattern is not None:
+            variance = variance.index_select(0, posterior.pattern)
+        return variance
+
+    def _forecast_term(
+        self,
+        window: Window,
+        potentials: Potentials,
+        posterior: StatePosterior,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Minus the predictive log density per value, over random origins and all steps ahead."""
+        steps = window.x.shape[1]
+        horizon = min(self.horizon, steps - 1)
+        if horizon < 1:
+            return window.x.new_zeros(())
+        origins = self._origins(steps, horizon, generator).to(window.x.device)
+        ahead = origins[:, None] + 1 + torch.arange(horizon, device=origins.device)  # (K, H)
+        inside = (ahead < steps)[:, None, :, None]
+        ahead = ahead.clamp_max(steps - 1)
+        y = window.x[:, ahead].transpose(0, 1)  # (K, N, H, F')
+        counts = (window.target[:, ahead].transpose(0, 1) & inside).flatten(0, 1)
+        y = y.flatten(0, 1)
+        inputs = window.inputs
+        if inputs is not None:
+            inputs = inputs[:, ahead].transpose(0, 1).flatten(0, 1)
+        state = self.dynamics.states_at(posterior, potentials, origins)
+        if self.closed_form and inputs is None:
+            log_prob = self._closed_forecast(state, y, horizon)
+        else:
+            log_prob = self._sampled_forecast(state, y, inputs, generator)
+        return -torch.where(counts, log_prob, 0.0).sum() / counts.sum().clamp_min(1)
+
+    def _origins(self, steps: int, horizon: int, generator: torch.Generator) -> Tensor:
+        """Random origins (rows seen - 1), early enough for a whole horizon where possible."""
+        last = max(steps - 1 - horizon, min(self.min_history, steps - 1) - 1, 0)
+        first = min(max(self.min_history - 1, 0), last)
+        if not self.training:
+            count = min(self.n_origins, last - first + 1)
+            return torch.linspace(first, last, count).round().long()
+        return torch.randint(first, last + 1, (self.n_origins,), generator=generator)
+
+    def _closed_forecast(self, state: Any, y: Tensor, horizon: int) -> Tensor:
+        readout = linear_readout(self.dynamics.plug_in(), self.decoder.emission_matrix, horizon)
+        params = self.decoder(y.new_zeros(self.latent_dim))
+        mean = readout.mean(state.mean) + self.decoder.offset
+        variance = readout.variance(state.covariance) + params.scale**2
+        return -0.5 * ((y - mean) ** 2 / variance + variance.log() + _LOG_2PI)
+
+    def _sampled_forecast(
+        self, state: Any, y: Tensor, inputs: Tensor | None, generator: torch.Generator
+    ) -> Tensor:
+        """Log of the mean density over sampled paths: a lower bound that tightens with S."""
+        z = self.dynamics.sample_forecast(state, y.shape[1], self.n_samples, generator, inputs)
+        log_prob = self.decoder.likelihood.log_prob(y, self.decoder(z))
+        return torch.logsumexp(log_prob, dim=0) - torch.log(y.new_tensor(float(self.n_samples)))
+
+    @torch.no_grad()
+    def reconstruct(self, batch: dict[str, Tensor]) -> Tensor:
+        """Smoothed reconstruction of a batch, ``(B, T, F)``, in the units of ``batch["x"]``."""
+        from tsvae.models.predictive import smooth_values
+
+        return smooth_values(self, batch["x"], batch["visible"], batch.get("inputs")).mean
