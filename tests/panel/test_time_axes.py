@@ -130,7 +130,7 @@ def test_periods(freq):
         (pd.Index([0.0, 2.0, 6.0]), pd.Index([8.0, 10.0, 12.0])),
         (pd.Index([1, 2], dtype="Int64"), pd.Index([3, 4, 5])),
         (pd.Index([7]), pd.Index([8, 9, 10])),
-        (pd.to_timedelta([0, 2, 4], "s"), pd.to_timedelta([6, 8, 10], "s")),
+        (pd.to_timedelta([0, 2, 4], "s"), pd.timedelta_range("6s", periods=3, freq="2s")),
         (pd.Index([1, 2, 3], dtype=object), pd.Index([4, 5, 6])),
     ],
 )
@@ -225,3 +225,24 @@ def test_step_between_series_of_one_row_each():
     )
     panel = read_panel(pd.DataFrame({"v": [1.0, 2.0]}, index=index))
     np.testing.assert_array_equal(panel.index.starts, [0, 1])
+
+
+def test_a_weekly_alias_takes_the_weekday_of_the_data():
+    stamps = pd.DatetimeIndex(["2024-01-03", "2024-01-17"])  # Wednesdays
+    panel = panel_of(stamps, freq="W")
+    assert panel.n_steps == 3 and panel.index.freq == "W-WED"
+
+
+def test_fixed_and_dateutil_zones():
+    for zone in ("+05:30", "dateutil/Europe/Berlin"):
+        full = pd.date_range("2024-03-30 20:00", periods=8, freq="h", tz=zone)
+        panel = panel_of(full[:4])
+        saved = type(panel.index).from_dict(panel.index.to_dict())
+        for index in (panel.index, saved):
+            future = write(np.zeros((1, 4, 1)), index.future(4)).index
+            np.testing.assert_array_equal(future.asi8, full[4:].asi8)
+
+
+def test_years_beyond_nanoseconds():
+    stamps = pd.DatetimeIndex(np.array(["3000-01-01", "3100-01-01", "3200-01-01"], dtype="M8[s]"))
+    assert future_of(panel_of(stamps), 1)[0].year == 3300

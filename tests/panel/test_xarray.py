@@ -241,3 +241,12 @@ def test_target_beside_covariates():
     np.testing.assert_array_equal(future.time, X.time)
     with pytest.raises(ValueError, match="rows of y do not match: row 0"):
         read_panel(y.assign_coords(time=y.time + np.timedelta64(1, "D")), rows=rows, name="y")
+
+
+def test_stacked_cells_round_trip_but_have_no_json():
+    stacked = field().stack(cell=("lat", "lon"))
+    panel = read_panel(stacked)
+    xr.testing.assert_identical(restore(panel), stacked)
+    assert write(np.zeros((1, 2, 10)), panel.index.future(2)).sizes == {"time": 2, "cell": 12}
+    with pytest.raises(TypeError, match=r"coordinate 'cell' is a pandas MultiIndex.*reset_index"):
+        panel.index.to_dict()

@@ -55,3 +55,24 @@ def tick_freq(ticks: int, resolution: str) -> str:
     '15min'
     """
     return pd.tseries.frequencies.to_offset(timedelta(ticks, resolution)).freqstr
+
+
+def zone_name(tz: Any) -> str:
+    """Return a name from which pandas can rebuild a time zone.
+
+    Raises
+    ------
+    ValueError
+        If the zone has no such name.
+    """
+    # dateutil zones print as the path of their file.
+    name = str(tz)
+    if "zoneinfo/" in name:
+        name = name.split("zoneinfo/")[-1].rstrip("')")
+    try:
+        pd.Timestamp(0, tz=name)
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            f"The time zone {tz!r} has no name; use tz_convert with one such as 'Europe/Berlin'."
+        ) from error
+    return name

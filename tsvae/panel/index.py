@@ -30,7 +30,7 @@ class StampCodes(NamedTuple):
     codes: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PanelIndex:
     """Everything needed to return from grid arrays to the caller's container.
 
@@ -108,6 +108,9 @@ class PanelIndex:
         first, last = self.clock.stamps(np.array([self.starts.min(), ends.max()]))
         step = "unknown" if self.clock.step is None else self.freq or f"{self.clock.step} months"
         return f"{text} ({first} to {last}, step {step})"
+
+    def __repr__(self) -> str:
+        return f"PanelIndex({self.describe()})"
 
     def row_positions(self) -> RowPositions:
         """Return series number and grid row of every input row, in the caller's order."""

@@ -16,7 +16,7 @@ from .clock import (
     TimedeltaClock,
     kind_of,
 )
-from .fields import timedelta
+from .fields import timedelta, zone_name
 from .frequency import FreqSpec, nice_freq, parse_freq, parse_offset
 from .stamps import StampTable
 from .units import TICKS_PER_SECOND, CalendarUnit, month_anchor, ticks_per_day, weekday
@@ -264,7 +264,7 @@ def _cftime_months(
 def _datetime_clock(table: StampTable, spec: FreqSpec | None, freq: Any) -> Clock:
     stamps = table.stamps
     resolution = _finer(stamps.unit, spec)  # type: ignore[attr-defined]
-    tz = None if stamps.tz is None else str(stamps.tz)  # type: ignore[attr-defined]
+    tz = None if stamps.tz is None else zone_name(stamps.tz)  # type: ignore[attr-defined]
     base = {"resolution": resolution, "tz": tz}
     for unit in _datetime_units(table, spec, resolution):
         draft = DatetimeClock(unit=unit, **base)  # type: ignore[arg-type]

@@ -112,11 +112,9 @@ class Panel:
             part = slice(int(begin[0]), int(begin[0]) + n_steps)
             values, mask = self.values[:, part].copy(), self.mask[:, part].copy()
         else:
-            # Windows may reach past the grid of long starts: pad once, then cut.
-            pad = [(0, 0), (0, n_steps), (0, 0)]
             series = np.arange(self.n_series)
-            values = gather(np.pad(self.values, pad), series, begin, n_steps)
-            mask = gather(np.pad(self.mask, pad), series, begin, n_steps)
+            values = gather(self.values, series, begin, n_steps)
+            mask = gather(self.mask, series, begin, n_steps)
         outside = np.arange(n_steps) >= lengths[:, None]
         if outside.any():
             values[outside], mask[outside] = 0.0, False

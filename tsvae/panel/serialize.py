@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .fields import zone_name
+
 _PLAIN_KINDS = "biuf"
 
 
@@ -103,7 +105,7 @@ def _encode_cftime(value: Any) -> list[Any]:
 
 
 def _encode_timestamp(value: pd.Timestamp) -> list[Any]:
-    zone = None if value.tz is None else str(value.tz)
+    zone = None if value.tz is None else zone_name(value.tz)
     return [int(value.asm8.astype("int64")), value.unit, zone]
 
 
@@ -194,7 +196,7 @@ def encode_index(index: pd.Index | None) -> dict[str, Any] | None:
     if isinstance(index, pd.RangeIndex):
         return data | {"kind": "range", "range": [index.start, index.stop, index.step]}
     if isinstance(index, pd.DatetimeIndex):
-        data |= {"kind": "datetime", "tz": None if index.tz is None else str(index.tz)}
+        data |= {"kind": "datetime", "tz": None if index.tz is None else zone_name(index.tz)}
         data["freq"] = None if index.freq is None else index.freqstr
         return data | {"values": encode_array(index.asi8), "unit": index.unit}
     if isinstance(index, pd.TimedeltaIndex):
