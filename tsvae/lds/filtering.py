@@ -218,7 +218,21 @@ def _run_filter(
 
 
 def per_series(values: Tensor, pattern: Tensor | None, n_series: int) -> Tensor:
-    """Spread values of P patterns over the B series that use them."""
+    """Spread values of P patterns over the B series that use them.
+
+    Parameters
+    ----------
+    values : Tensor (P, ...)
+    pattern : Tensor (B,) long or None
+        Row of ``values`` of each series; None when P is 1 or B.
+    n_series : int
+        B.
+
+    Returns
+    -------
+    Tensor (B, ...)
+        A view where P is 1 or B.
+    """
     if pattern is not None:
         return values.index_select(0, pattern)
     return values.expand(n_series, *values.shape[1:])

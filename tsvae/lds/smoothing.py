@@ -186,6 +186,19 @@ def local_kl_from_normalizer(
 
     Simple, but the two terms are large and nearly equal when the potentials are sharp;
     ``local_kl`` gives the same number without that cancellation.
+
+    Parameters
+    ----------
+    potentials : Potentials
+        The encoder's (without excess).
+    smoothed : SmootherResult
+    log_normalizer : Tensor (B,)
+        Of the filter.
+
+    Returns
+    -------
+    Tensor (B,)
+        In nats.
     """
     return expected_potential(potentials, smoothed) - log_normalizer
 
