@@ -139,7 +139,16 @@ def _roots(xi: Tensor, size: FactorSize) -> _Roots:
 
 
 def unconstrained_from_standard(distribution: MNIW) -> Tensor:
-    """MNIW -> xi ``(G, n)``.
+    """MNIW -> xi.
+
+    Parameters
+    ----------
+    distribution : MNIW
+
+    Returns
+    -------
+    Tensor (G, n)
+        n as in ``FactorSize.n_free``.
 
     Raises
     ------
@@ -164,7 +173,19 @@ def unconstrained_from_standard(distribution: MNIW) -> Tensor:
 
 
 def standard_from_unconstrained(xi: Tensor, size: FactorSize) -> MNIW:
-    """Xi -> MNIW, differentiable."""
+    """Xi -> MNIW, differentiable.
+
+    Parameters
+    ----------
+    xi : Tensor (G, n)
+        Any finite values.
+    size : FactorSize
+        K and L.
+
+    Returns
+    -------
+    MNIW
+    """
     roots = _roots(xi, size)
     return MNIW(
         roots.scale_root @ roots.scale_root.mT,
@@ -175,7 +196,16 @@ def standard_from_unconstrained(xi: Tensor, size: FactorSize) -> MNIW:
 
 
 def expectations_from_standard(distribution: MNIW) -> Expectations:
-    """Phi of an MNIW, differentiable in the ordinary sense."""
+    """Phi of an MNIW, differentiable in the ordinary sense.
+
+    Parameters
+    ----------
+    distribution : MNIW
+
+    Returns
+    -------
+    Expectations
+    """
     size = distribution.scale.shape[-1]
     degrees = distribution.degrees_of_freedom
     order = torch.arange(size, dtype=degrees.dtype, device=degrees.device)
@@ -295,7 +325,22 @@ def natural_expectations(xi: Tensor, size: FactorSize) -> Expectations:
 
 
 def natural_kl(xi: Tensor, size: FactorSize, prior: MNIW) -> Tensor:
-    """KL to the prior, summed over groups; natural direction ``eta - eta_0`` in ``backward``."""
+    """KL to the prior, summed over groups; natural direction ``eta - eta_0`` in ``backward``.
+
+    Parameters
+    ----------
+    xi : Tensor (G, n)
+        Unconstrained factor.
+    size : FactorSize
+        K and L.
+    prior : MNIW
+        Constant.
+
+    Returns
+    -------
+    Tensor
+        A scalar, in nats.
+    """
     result: Tensor = _NaturalKL.apply(xi, size, prior)  # type: ignore[no-untyped-call]
     return result
 

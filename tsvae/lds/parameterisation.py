@@ -38,7 +38,15 @@ RolloutNoise = Literal["expected_precision", "expected_covariance"]
 
 
 class DynamicsPosterior(NamedTuple):
-    """q(theta) in standard parameters."""
+    """q(theta) in standard parameters.
+
+    Attributes
+    ----------
+    initial : NIW
+        q(mu0, Sigma0).
+    transition : MNIW
+        q([A B b], Q), with K + U + 1 regressors.
+    """
 
     initial: NIW
     transition: MNIW
@@ -72,6 +80,13 @@ class LinearDynamicsPosterior(nn.Module):
         precision, would make the excess ``K / lam_0`` drown every potential.)
     spectral_radius_max : float or None, default=1.0
         Cap on the spectral radius of each group in ``plug_in`` and ``sample``.
+    dtype : torch.dtype, optional
+        Of parameters and buffers; torch's default dtype by default.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range, ``start`` has other sizes, or the chart cannot hold it.
 
     Examples
     --------

@@ -32,7 +32,14 @@ class Potentials(NamedTuple):
 
 
 class UniquePatterns(NamedTuple):
-    """Distinct rows of a mask and where each series finds its own."""
+    """Distinct rows of a mask and where each series finds its own.
+
+    Attributes
+    ----------
+    patterns : Tensor of bool (P, T, ...)
+    pattern : Tensor (B,) long or None
+        Row of ``patterns`` of each series; None when P is 1 or B.
+    """
 
     patterns: Tensor
     pattern: Tensor | None
@@ -90,6 +97,17 @@ def chain_lengths(mask: Tensor) -> Tensor:
 def block_precision(precision: Tensor, n_groups: int, group_size: int) -> Tensor:
     """Bring a precision of any of the three forms to blocks ``(P, T, G, K, K)``.
 
+    Parameters
+    ----------
+    precision : Tensor
+        ``(P, T, D)`` diagonal, ``(P, T, D, D)`` dense (G = 1 only) or ``(P, T, G, K, K)`` blocks.
+    n_groups, group_size : int
+        G and K; D = G * K.
+
+    Returns
+    -------
+    Tensor (P, T, G, K, K)
+
     Raises
     ------
     ValueError
@@ -118,7 +136,15 @@ def block_precision(precision: Tensor, n_groups: int, group_size: int) -> Tensor
 def combine(first: Potentials, second: Potentials) -> Potentials:
     """Multiply two potentials on the same states (sum their natural parameters).
 
-    Both must have their precision in the same form; pattern indices may differ.
+    Parameters
+    ----------
+    first, second : Potentials
+        Of the same series and steps, precisions in the same form; pattern indices may differ.
+
+    Returns
+    -------
+    Potentials
+        One precision per distinct pair of patterns.
 
     Raises
     ------

@@ -141,7 +141,15 @@ class HyperParameters(NamedTuple):
 
 
 class DynamicsPrior(NamedTuple):
-    """Priors of a linear dynamical system."""
+    """Priors of a linear dynamical system.
+
+    Attributes
+    ----------
+    initial : NIW
+        p(mu0, Sigma0).
+    transition : MNIW
+        p([A B b], Q), with K + U + 1 regressors.
+    """
 
     initial: NIW
     transition: MNIW
@@ -233,7 +241,24 @@ def standard_from_natural(natural: NaturalParameters) -> MNIW:
 
 
 def conjugate_update(prior: MNIW, statistics: RegressionStatistics) -> MNIW:
-    """Posterior after seeing (expected) regression statistics."""
+    """Posterior after seeing (expected) regression statistics.
+
+    Parameters
+    ----------
+    prior : MNIW
+        K outcomes, L regressors.
+    statistics : RegressionStatistics
+        Sums over the transitions seen, of the same K and L.
+
+    Returns
+    -------
+    MNIW
+        eta plus the statistics, in standard parameters.
+
+    References
+    ----------
+    Johnson et al. 2016 (arXiv 1603.06277), appendix B.
+    """
     eta = natural_from_standard(prior)
     return standard_from_natural(
         NaturalParameters(*(old + new for old, new in zip(eta, statistics, strict=True)))

@@ -30,12 +30,22 @@ _METHODS = ("predict", "predict_quantiles", "predict_interval", "sample")
 class ForecastScorer:
     """Scorer ``scorer(estimator, X, y=None) -> float``; made by :func:`make_forecast_scorer`.
 
-    Attributes
+    Parameters are kept as attributes of the same names.
+
+    Parameters
     ----------
     metric : callable
-        The metric.
-    response_method : str
+        ``metric(y_true, y_pred, **metric_params)``, averaged to one number.
+    horizon : int or None
+        Steps hidden at the end of each new series; None takes the estimator's `horizon`.
+    greater_is_better : bool
+        False turns the sign of the metric.
+    response_method : {"predict", "predict_quantiles", "predict_interval", "sample"}
         The method of the estimator whose result the metric is given.
+    response_params : dict
+        Keyword arguments of that method, besides `horizon`.
+    metric_params : dict
+        Keyword arguments of the metric.
     """
 
     def __init__(

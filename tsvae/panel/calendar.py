@@ -17,7 +17,15 @@ _HARMONICS = {"hour_of_day": 2, "day_of_week": 3, "day_of_year": 2}
 
 
 class CalendarFeatures(NamedTuple):
-    """Calendar covariates (B, T, U) and their names, length U."""
+    """Calendar covariates and their names.
+
+    Attributes
+    ----------
+    values : ndarray of shape (B, T, U)
+        Between -1 and 1; read-only where series share the stamps.
+    names : list of str
+        Names of the U covariates.
+    """
 
     values: np.ndarray
     names: list[str]
@@ -113,6 +121,15 @@ def seasonal_periods(index: PanelIndex) -> list[float]:
 
     Minute, hour, day, week and year, as far as they hold 2 to 12,000 steps (minutes only for
     steps up to a second, hours up to a minute).
+
+    Parameters
+    ----------
+    index : PanelIndex
+
+    Returns
+    -------
+    list of float
+        Empty for axes outside the calendar (integers, timedeltas, no stamps).
 
     Examples
     --------

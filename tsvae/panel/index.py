@@ -17,7 +17,15 @@ from .serialize import decode_array, decode_index, encode_array, encode_index
 
 
 class RowPositions(NamedTuple):
-    """Series number and grid row of each row of a container, both of shape (N,)."""
+    """Where each row of a container lies on the grid.
+
+    Attributes
+    ----------
+    series : int ndarray of shape (N,)
+        Series number.
+    step : int ndarray of shape (N,)
+        Grid row.
+    """
 
     series: np.ndarray
     step: np.ndarray

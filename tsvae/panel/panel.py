@@ -130,7 +130,16 @@ class Panel:
 
 
 def feature_names(index: PanelIndex) -> np.ndarray | None:
-    """Return the variable labels of labelled containers if all are strings, else None."""
+    """Return the variable labels of labelled containers if all are strings, else None.
+
+    Parameters
+    ----------
+    index : PanelIndex
+
+    Returns
+    -------
+    object ndarray of shape (F,) or None
+    """
     labels = index.variables
     if not index.layout.labelled or not all(isinstance(label, str) for label in labels):
         return None

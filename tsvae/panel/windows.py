@@ -11,14 +11,30 @@ from .index import check_horizon
 
 
 class WindowStarts(NamedTuple):
-    """Series number and first grid row of each window, both of shape (W,)."""
+    """Where the windows are.
+
+    Attributes
+    ----------
+    series : int ndarray of shape (W,)
+        Series number of each window.
+    start : int ndarray of shape (W,)
+        Its first grid row.
+    """
 
     series: np.ndarray
     start: np.ndarray
 
 
 class Origins(NamedTuple):
-    """Forecast origins: the rows before ``origin`` are history; both of shape (W,)."""
+    """Forecast origins: the rows before ``origin`` are history.
+
+    Attributes
+    ----------
+    series : int ndarray of shape (W,)
+        Series number of each origin.
+    origin : int ndarray of shape (W,)
+        First grid row to forecast.
+    """
 
     series: np.ndarray
     origin: np.ndarray
@@ -77,9 +93,21 @@ def window_starts(
 
 
 def count_observed(mask: np.ndarray, starts: WindowStarts, window: int) -> np.ndarray:
-    """Return the number of observed values in each window, shape (W,).
+    """Return the number of observed values in each window.
 
     Uses cumulative sums per series: O(B T F + W), no window is copied.
+
+    Parameters
+    ----------
+    mask : bool ndarray of shape (B, T, F)
+        True = observed.
+    starts : WindowStarts
+    window : int
+        Rows of a window; rows past T count nothing.
+
+    Returns
+    -------
+    int ndarray of shape (W,)
     """
     n_steps = mask.shape[1]
     per_row = mask.reshape(*mask.shape[:2], -1).sum(axis=2)

@@ -301,7 +301,17 @@ def _select(index: WindowIndex, chosen: Tensor | slice) -> WindowIndex:
 
 
 class WindowEpoch:
-    """The batches of one epoch: an iterable with a length."""
+    """The batches of one epoch: an iterable with a length.
+
+    Parameters
+    ----------
+    loader : WindowLoader
+        Copies the windows out of its panel.
+    index : WindowIndex
+        Windows in their order.
+    generator : torch.Generator
+        Draws the augmentation, batch by batch.
+    """
 
     def __init__(
         self, loader: WindowLoader, index: WindowIndex, generator: torch.Generator

@@ -92,6 +92,12 @@ class Plateau:
         Epochs without improvement that are endured; the next one shrinks the rate.
     min_delta : float, default=0.0
         Smallest decrease that counts.
+    value : float, default=1.0
+        The factor at present.
+    best : float, default=inf
+        Lowest criterion so far.
+    bad_epochs : int, default=0
+        Epochs since the last improvement or shrinkage.
 
     Examples
     --------

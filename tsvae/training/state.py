@@ -39,14 +39,28 @@ class TrainingState:
         The run's source of randomness.
     log : TrainingLog
         Rows of the epochs so far.
+    device : torch.device
+        Where the model and the batches are.
     optimizers : dict of str to Optimizer
         ``"network"`` and ``"natural"``, as far as they exist.
     learning_rate : float
         Peak rate of the network group (resolved if the setting was "auto").
     total_steps : int
         Planned optimizer steps.
+    validation_seed : int
+        Seed of the validation pass, the same in every epoch.
+    stopping : EarlyStopping
+        Patience of the run.
+    plateau : Plateau
+        Factor of the learning rate under the "plateau" schedule.
+    best : BestState
+        Weights of the best epoch so far.
+    scaler : torch.amp.GradScaler or None
+        Loss scaling of float16; None otherwise.
     epoch, step : int
         Epochs and optimizer steps completed.
+    elapsed : float
+        Seconds of training so far, earlier parts of a resumed run included.
     batch, result
         Last batch and what the model returned for it.
     """
