@@ -99,8 +99,20 @@ class GraphicalModel(Protocol):
         """KL divergence of the parameters' posterior from their prior, a scalar."""
         ...
 
-    def states_at(self, posterior: StatePosterior, potentials: Potentials, steps: Tensor) -> State:
-        """Filtered states at ``steps`` of every series, step-major: N = len(steps) * B."""
+    def filter(self, potentials: Potentials, inputs: Tensor | None, lengths: Tensor | None) -> Any:
+        """Run the filter alone; what it returns is kept in ``StatePosterior.detail`` by infer."""
+        ...
+
+    def states_at(self, filtered: Any, potentials: Potentials, steps: Tensor) -> State:
+        """Return the filtered states at ``steps``, step-major: N = len(steps) * B."""
+        ...
+
+    def state_after(self, filtered: Any, lengths: Tensor) -> State:
+        """Return the filtered state after the first ``lengths (B,)`` rows."""
+        ...
+
+    def predicted(self, filtered: Any) -> State:
+        """Return the moments of every state given the steps before it, ``(B, T, ...)``."""
         ...
 
     def forecast(self, state: State, horizon: int, inputs: Tensor | None) -> StateForecast:
@@ -114,6 +126,8 @@ class GraphicalModel(Protocol):
         n_samples: int,
         generator: torch.Generator,
         inputs: Tensor | None,
+        *,
+        detach: bool = False,
     ) -> Tensor:
         """Joint sample paths of the next states, ``(S, N, H, D)``."""
         ...

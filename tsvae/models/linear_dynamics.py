@@ -15,6 +15,7 @@ from tsvae.lds import (
     Potentials,
     block_precision,
     filter_states,
+    final_state,
     forecast_states,
     local_kl,
     per_series,
@@ -28,11 +29,11 @@ from tsvae.models.graphical import State, StateForecast, StatePosterior, registe
 __all__ = ["LinearDynamics"]
 
 
-class _Detail(NamedTuple):
-    """What sampling and forecasting need of an inference pass."""
+class Filtered(NamedTuple):
+    """A filter pass and the parameters it ran with."""
 
     params: LDSParameters
-    filtered: FilterResult
+    result: FilterResult
 
 
 @register_graphical_model("lds")
@@ -106,9 +107,24 @@ class LinearDynamics(nn.Module):
         """KL divergence of q(theta) from its prior."""
         return self.theta.kl()
 
-    def plug_in(self) -> LDSParameters:
-        """Parameters of forecasts."""
-        return self.theta.plug_in()
+    def plug_in(self, *, detach: bool = False) -> LDSParameters:
+        """Parameters of forecasts; ``detach``: without a gradient path to theta."""
+        params = self.theta.plug_in()
+        return _detach(params) if detach else params
+
+    def filter(
+        self, potentials: Potentials, inputs: Tensor | None = None, lengths: Tensor | None = None
+    ) -> Filtered:
+        """Filter pass alone: all that forecasts need."""
+        params = self.theta.parameters_for_inference()
+        return Filtered(params, filter_states(params, potentials, inputs, lengths))
+
+    def filter_detached(
+        self, potentials: Potentials, inputs: Tensor | None = None, lengths: Tensor | None = None
+    ) -> Filtered:
+        """Filter pass that sends no gradient to theta."""
+        params = _detach(self.theta.parameters_for_inference())
+        return Filtered(params, filter_states(params, potentials, inputs, lengths))
 
     def infer(
         self, potentials: Potentials, inputs: Tensor | None = None, lengths: Tensor | None = None
@@ -151,44 +167,48 @@ class LinearDynamics(nn.Module):
             smoothed.smoothed_covariance,
             smoothed.pattern,
             divergence,
-            _Detail(params, filtered),
+            Filtered(params, filtered),
         )
 
     def sample(
         self, posterior: StatePosterior, n_samples: int, generator: torch.Generator
     ) -> Tensor:
         """Joint posterior samples ``(S, B, T, D)``."""
-        detail: _Detail = posterior.detail
-        return sample_posterior(detail.params, detail.filtered, generator, n_samples)
+        detail: Filtered = posterior.detail
+        return sample_posterior(detail.params, detail.result, generator, n_samples)
 
-    def states_at(self, posterior: StatePosterior, potentials: Potentials, steps: Tensor) -> State:
-        """Filtered states at ``steps``, as if each chain ended there; N = len(steps) * B.
+    def states_at(self, filtered: Filtered, potentials: Potentials, steps: Tensor) -> State:
+        """Return the filtered states at ``steps`` as if each chain ended there; N = len(steps) * B.
 
         The excess of expected parameters belongs to steps with a successor inside the chain, so a
         chain that ends at an origin has none there: the update is done anew from the predicted
         moments.
         """
-        detail: _Detail = posterior.detail
-        filtered = detail.filtered
-        n_series = filtered.filtered_mean.shape[0]
-        if detail.params.excess is None:
-            mean = filtered.filtered_mean[:, steps].transpose(0, 1).flatten(0, 1)
-            covariance = self._rows(filtered.filtered_covariance, filtered.pattern, steps, n_series)
+        params, result = filtered
+        n_series = result.filtered_mean.shape[0]
+        if params.excess is None:
+            mean = result.filtered_mean[:, steps].transpose(0, 1).flatten(0, 1)
+            covariance = _rows(result.filtered_covariance, result.pattern, steps, n_series)
             return State(mean, covariance)
-        mean = filtered.predicted_mean[:, steps].transpose(0, 1).flatten(0, 1)
-        covariance = self._rows(filtered.predicted_covariance, filtered.pattern, steps, n_series)
-        groups, size = covariance.shape[1], covariance.shape[2]
-        precision = block_precision(potentials.precision, groups, size)
-        precision = self._rows(precision, potentials.pattern, steps, n_series)
+        mean = result.predicted_mean[:, steps].transpose(0, 1).flatten(0, 1)
+        covariance = _rows(result.predicted_covariance, result.pattern, steps, n_series)
+        precision = block_precision(potentials.precision, *covariance.shape[1:3])
+        precision = _rows(precision, potentials.pattern, steps, n_series)
         linear = potentials.linear[:, steps].transpose(0, 1).flatten(0, 1)
         return _update(State(mean, covariance), linear, precision)
 
-    def _rows(self, values: Tensor, pattern: Tensor | None, steps: Tensor, n_series: int) -> Tensor:
-        """``(P, T, ...)`` at ``steps``, spread over the series: ``(len(steps) * B, ...)``."""
-        picked = values[:, steps]
-        if values.shape[0] != n_series or pattern is not None:
-            picked = per_series(picked, pattern, n_series)
-        return picked.transpose(0, 1).flatten(0, 1)
+    def state_after(self, filtered: Filtered, lengths: Tensor) -> State:
+        """Return the filtered state after the first ``lengths (B,)`` rows of each series."""
+        return State(*final_state(filtered.result, lengths))
+
+    def predicted(self, filtered: Filtered) -> State:
+        """Return the moments of every state given the steps before it, ``(B, T, ...)``."""
+        result = filtered.result
+        n_series = result.predicted_mean.shape[0]
+        covariance = result.predicted_covariance
+        if result.pattern is not None:
+            covariance = per_series(covariance, result.pattern, n_series)
+        return State(result.predicted_mean, covariance)
 
     def forecast(self, state: State, horizon: int, inputs: Tensor | None = None) -> StateForecast:
         """Moments of the next ``horizon`` states, plug-in."""
@@ -202,11 +222,22 @@ class LinearDynamics(nn.Module):
         n_samples: int,
         generator: torch.Generator,
         inputs: Tensor | None = None,
+        *,
+        detach: bool = False,
     ) -> Tensor:
         """Joint sample paths ``(S, N, H, D)`` of the next states, plug-in."""
+        params = self.plug_in(detach=detach)
         return sample_forecast(
-            self.plug_in(), state.mean, state.covariance, horizon, generator, n_samples, inputs
+            params, state.mean, state.covariance, horizon, generator, n_samples, inputs
         )
+
+
+def _rows(values: Tensor, pattern: Tensor | None, steps: Tensor, n_series: int) -> Tensor:
+    """``(P, T, ...)`` at ``steps``, spread over the series: ``(len(steps) * B, ...)``."""
+    picked = values[:, steps]
+    if values.shape[0] != n_series or pattern is not None:
+        picked = per_series(picked, pattern, n_series)
+    return picked.transpose(0, 1).flatten(0, 1)
 
 
 def _update(state: State, linear: Tensor, precision: Tensor) -> State:

@@ -90,6 +90,9 @@ class SVAE(nn.Module):
     n_samples : int, default=4
         Posterior samples S where no closed form exists.
     elbo_weight, forecast_weight : float, default=1.0
+        Weights of the two parts of the loss.
+    elbo_share : float, default=1.0
+        Share of each batch that the ELBO is taken over (the smoother costs more than the filter).
     horizon : int, default=24
         Steps of the forecast term.
     n_origins : int, default=8
@@ -134,6 +137,7 @@ class SVAE(nn.Module):
         learn_scale: bool = False,
         n_samples: int = 4,
         elbo_weight: float = 1.0,
+        elbo_share: float = 1.0,
         forecast_weight: float = 1.0,
         horizon: int = 24,
         n_origins: int = 8,
@@ -148,7 +152,8 @@ class SVAE(nn.Module):
         self.n_features, self.n_inputs, self.latent_dim = n_features, n_inputs, latent_dim
         self.channelwise, self.level_entries = channelwise, level_entries
         self.n_samples, self.drop_correction = n_samples, drop_correction
-        self.elbo_weight, self.forecast_weight = elbo_weight, forecast_weight
+        self.elbo_weight, self.elbo_share = elbo_weight, elbo_share
+        self.forecast_weight = forecast_weight
         self.horizon, self.n_origins, self.min_history = horizon, n_origins, min_history
         self.beta, self.n_windows, self.seed = beta, n_windows, seed
         width = 1 if channelwise else n_features
@@ -280,22 +285,41 @@ class SVAE(nn.Module):
         beta = 1.0
         if self.training and self.beta is not None:
             beta = self.beta.value(step)
-        zero = window.x.new_zeros(())
-        posterior = self._posterior(window, potentials)
-        objective = zero
-        diagnostics: dict[str, Tensor] = {"beta": zero + beta}
+        objective = window.x.new_zeros(())
+        diagnostics: dict[str, Tensor] = {"beta": objective + beta}
+        filtered = None
         if self.elbo_weight:
-            terms = self._elbo_terms(window, potentials, posterior, generator)
+            part = self._elbo_part(window, potentials)
+            posterior = self._posterior(*part)
+            filtered = posterior.detail if part[0] is window else None
+            terms = self._elbo_terms(part[0], posterior, generator)
             kl = terms.local_kl + terms.prior_kl
-            elbo_loss = terms.reconstruction + log_scale + beta * kl
-            objective = objective + self.elbo_weight * elbo_loss
+            objective = self.elbo_weight * (terms.reconstruction + log_scale + beta * kl)
             diagnostics |= {k: v.detach() for k, v in terms._asdict().items()}
         if self.forecast_weight:
-            loss = self._forecast_term(window, potentials, posterior, generator) + log_scale
+            if filtered is None:
+                filtered = self._filter(window, potentials)
+            loss = self._forecast_term(window, potentials, filtered, generator) + log_scale
             objective = objective + self.forecast_weight * loss
             diagnostics["forecast"] = loss.detach()
-        diagnostics["weight"] = window.target.sum().detach().to(zero.dtype)
+        diagnostics["weight"] = window.target.sum().detach().to(window.x.dtype)
         return LossResult(objective, diagnostics)
+
+    def _elbo_part(self, window: Window, potentials: Potentials) -> tuple[Window, Potentials]:
+        """Series that the ELBO is taken over: an unbiased share of the batch while training."""
+        n_series = window.x.shape[0]
+        width = self.n_features if self.channelwise else 1
+        count = max(1, round(self.elbo_share * n_series / width)) * width
+        if count >= n_series or not self.training:
+            return window, potentials
+        pattern = potentials.pattern
+        precision = potentials.precision
+        if pattern is not None:
+            pattern = pattern[:count]
+        elif precision.shape[0] == n_series:
+            precision = precision[:count]
+        rows = [None if part is None else part[:count] for part in window]
+        return Window(*rows), Potentials(potentials.linear[:count], precision, pattern)
 
     def _training_window(self, batch: dict[str, Tensor]) -> tuple[Window, Tensor]:
         x, mask, visible = batch["x"], batch["mask"], batch["visible"]
@@ -320,12 +344,14 @@ class SVAE(nn.Module):
             return posterior
         return self.infer(window, potentials)
 
+    def _filter(self, window: Window, potentials: Potentials) -> Any:
+        """Filter pass for the forecast term alone."""
+        if self.drop_correction:
+            return self.dynamics.filter_detached(potentials, window.inputs, window.lengths)
+        return self.dynamics.filter(potentials, window.inputs, window.lengths)
+
     def _elbo_terms(
-        self,
-        window: Window,
-        potentials: Potentials,
-        posterior: StatePosterior,
-        generator: torch.Generator,
+        self, window: Window, posterior: StatePosterior, generator: torch.Generator
     ) -> _Terms:
         n_values = window.target.sum().clamp_min(1)
         if self.closed_form:
@@ -359,7 +385,7 @@ class SVAE(nn.Module):
         self,
         window: Window,
         potentials: Potentials,
-        posterior: StatePosterior,
+        filtered: Any,
         generator: torch.Generator,
     ) -> Tensor:
         """Minus the predictive log density per value, over random origins and all steps ahead."""
@@ -377,7 +403,7 @@ class SVAE(nn.Module):
         inputs = window.inputs
         if inputs is not None:
             inputs = inputs[:, ahead].transpose(0, 1).flatten(0, 1)
-        state = self.dynamics.states_at(posterior, potentials, origins)
+        state = self.dynamics.states_at(filtered, potentials, origins)
         if self.closed_form and inputs is None:
             log_prob = self._closed_forecast(state, y, horizon)
         else:
@@ -394,7 +420,11 @@ class SVAE(nn.Module):
         return torch.randint(first, last + 1, (self.n_origins,), generator=generator)
 
     def _closed_forecast(self, state: Any, y: Tensor, horizon: int) -> Tensor:
-        readout = linear_readout(self.dynamics.plug_in(), self.decoder.emission_matrix, horizon)
+        readout = linear_readout(
+            self.dynamics.plug_in(detach=self.drop_correction),
+            self.decoder.emission_matrix,
+            horizon,
+        )
         params = self.decoder(y.new_zeros(self.latent_dim))
         mean = readout.mean(state.mean) + self.decoder.offset
         variance = readout.variance(state.covariance) + params.scale**2
@@ -404,7 +434,9 @@ class SVAE(nn.Module):
         self, state: Any, y: Tensor, inputs: Tensor | None, generator: torch.Generator
     ) -> Tensor:
         """Log of the mean density over sampled paths: a lower bound that tightens with S."""
-        z = self.dynamics.sample_forecast(state, y.shape[1], self.n_samples, generator, inputs)
+        z = self.dynamics.sample_forecast(
+            state, y.shape[1], self.n_samples, generator, inputs, detach=self.drop_correction
+        )
         log_prob = self.decoder.likelihood.log_prob(y, self.decoder(z))
         return torch.logsumexp(log_prob, dim=0) - torch.log(y.new_tensor(float(self.n_samples)))
 

@@ -1,0 +1,364 @@
+"""Predictive distributions of a structured VAE: forecasts, smoothed values, log densities.
+
+Everything here is in the units the model was trained in and runs without gradients. A linear
+decoder with a normal likelihood has closed forms; otherwise joint sample paths are decoded.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tsvae.lds import Potentials
+from tsvae.models.graphical import State, StatePosterior
+from tsvae.models.readout import linear_readout
+from tsvae.models.svae import SVAE
+from tsvae.models.views import Frame, Window, unfold_channels
+from tsvae.nn import masked_log_prob
+
+__all__ = [
+    "NormalPredictive",
+    "Predictive",
+    "SamplePredictive",
+    "forecast",
+    "one_step_log_density",
+    "sample_paths",
+    "smooth_latents",
+    "smooth_values",
+]
+
+_LOG_2PI = math.log(2.0 * math.pi)
+
+
+class NormalPredictive(NamedTuple):
+    """Independent normal margins.
+
+    Attributes
+    ----------
+    mean, scale : Tensor (B, T, F)
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def quantiles(self, levels: Tensor) -> Tensor:
+        """Quantiles ``(B, T, F, Q)``."""
+        z = torch.special.ndtri(levels.double()).to(self.mean)
+        return self.mean.unsqueeze(-1) + self.scale.unsqueeze(-1) * z
+
+
+class SamplePredictive(NamedTuple):
+    """Margins of joint samples.
+
+    Attributes
+    ----------
+    samples : Tensor (S, B, T, F)
+    """
+
+    samples: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """Sample mean ``(B, T, F)``."""
+        return self.samples.mean(0)
+
+    @property
+    def scale(self) -> Tensor:
+        """Sample standard deviation ``(B, T, F)``."""
+        return self.samples.std(0)
+
+    def quantiles(self, levels: Tensor) -> Tensor:
+        """Quantiles ``(B, T, F, Q)``, interpolated between order statistics."""
+        values = torch.quantile(self.samples.double(), levels.double(), dim=0)
+        return values.movedim(0, -1).to(self.samples)
+
+
+Predictive = NormalPredictive | SamplePredictive
+
+
+class _History(NamedTuple):
+    window: Window
+    frame: Frame
+    filtered: Any
+
+
+class _Smoothed(NamedTuple):
+    window: Window
+    frame: Frame
+    posterior: StatePosterior
+
+
+def _look(
+    model: SVAE, x: Tensor, visible: Tensor, inputs: Tensor | None
+) -> tuple[Window, Frame, Potentials]:
+    effect = model.effect(inputs)
+    frame = model.frame(x, visible, effect)
+    window = model.window(x, visible, inputs, frame, effect)
+    return window, frame, model.potentials(window)
+
+
+def _filter(model: SVAE, x: Tensor, visible: Tensor, inputs: Tensor | None) -> _History:
+    window, frame, potentials = _look(model, x, visible, inputs)
+    filtered = model.dynamics.filter(potentials, window.inputs, window.lengths)
+    return _History(window, frame, filtered)
+
+
+def _smooth(model: SVAE, x: Tensor, visible: Tensor, inputs: Tensor | None) -> _Smoothed:
+    window, frame, potentials = _look(model, x, visible, inputs)
+    return _Smoothed(window, frame, model.infer(window, potentials))
+
+
+def _restore(
+    model: SVAE, values: Tensor, frame: Frame, effect: Tensor | float, *, spread: bool = False
+) -> Tensor:
+    """Undo channels, scale, level and covariate effect; ``spread``: scale only."""
+    if model.channelwise:
+        values = unfold_channels(values, model.n_features)
+    values = values * frame.scale
+    return values if spread else values + frame.level + effect
+
+
+def _state_after(model: SVAE, history: _History, lengths: Tensor | None) -> State:
+    n_steps = history.window.x.shape[1]
+    if lengths is None:
+        lengths = torch.full((history.frame.level.shape[0],), n_steps, dtype=torch.long)
+    lengths = lengths.to(history.window.x.device)
+    if model.channelwise:
+        lengths = lengths.repeat_interleave(model.n_features)
+    state: State = model.dynamics.state_after(history.filtered, lengths)
+    return state
+
+
+@torch.no_grad()
+def forecast(
+    model: SVAE,
+    x: Tensor,
+    visible: Tensor,
+    horizon: int,
+    *,
+    inputs: Tensor | None = None,
+    future_inputs: Tensor | None = None,
+    lengths: Tensor | None = None,
+    n_samples: int = 200,
+    generator: torch.Generator | None = None,
+) -> Predictive:
+    """Distribution of the next ``horizon`` rows of every series.
+
+    Parameters
+    ----------
+    model : SVAE
+    x : Tensor (B, T, F)
+        Histories, row 0 first; zero where not visible.
+    visible : Tensor of bool (B, T, F)
+    horizon : int
+    inputs : Tensor (B, T, U), optional
+    future_inputs : Tensor (B, H, U), optional
+    lengths : Tensor (B,) long, optional
+        Rows of each history; T by default.
+    n_samples : int, default=200
+        Paths where no closed form exists.
+    generator : torch.Generator, optional
+        Private one with seed 0 by default.
+
+    Returns
+    -------
+    NormalPredictive or SamplePredictive
+        ``(B, H, F)``.
+    """
+    if not model.closed_form or (model.n_inputs and not model.channelwise):
+        paths = sample_paths(
+            model,
+            x,
+            visible,
+            horizon,
+            n_samples,
+            inputs=inputs,
+            future_inputs=future_inputs,
+            lengths=lengths,
+            generator=generator,
+        )
+        return SamplePredictive(paths)
+    history = _filter(model, x, visible, inputs)
+    mean, covariance = _state_after(model, history, lengths)
+    readout = linear_readout(model.dynamics.plug_in(), model.decoder.emission_matrix, horizon)
+    params = model.decoder(mean.new_zeros(model.latent_dim))
+    variance = readout.variance(covariance) + params.scale**2
+    location = readout.mean(mean) + model.decoder.offset
+    variance = variance.expand_as(location)
+    effect = model.effect(future_inputs)
+    return NormalPredictive(
+        _restore(model, location, history.frame, effect),
+        _restore(model, variance.sqrt(), history.frame, effect, spread=True),
+    )
+
+
+@torch.no_grad()
+def sample_paths(
+    model: SVAE,
+    x: Tensor,
+    visible: Tensor,
+    horizon: int,
+    n_samples: int,
+    *,
+    inputs: Tensor | None = None,
+    future_inputs: Tensor | None = None,
+    lengths: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Joint sample paths ``(S, B, H, F)``; parameters as in :func:`forecast`."""
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    history = _filter(model, x, visible, inputs)
+    state = _state_after(model, history, lengths)
+    state_inputs = None if model.channelwise else future_inputs
+    z = model.dynamics.sample_forecast(state, horizon, n_samples, generator, state_inputs)
+    draws = model.decoder.likelihood.sample(model.decoder(z), generator)
+    return _restore(model, draws, history.frame, model.effect(future_inputs))
+
+
+@torch.no_grad()
+def smooth_values(
+    model: SVAE,
+    x: Tensor,
+    visible: Tensor,
+    inputs: Tensor | None = None,
+    *,
+    n_samples: int = 100,
+    generator: torch.Generator | None = None,
+) -> Predictive:
+    """Distribution of every entry given all visible ones, observation noise included.
+
+    Parameters
+    ----------
+    model : SVAE
+    x : Tensor (B, T, F)
+    visible : Tensor of bool (B, T, F)
+    inputs : Tensor (B, T, U), optional
+    n_samples : int, default=100
+        Draws where no closed form exists.
+    generator : torch.Generator, optional
+
+    Returns
+    -------
+    NormalPredictive or SamplePredictive
+        ``(B, T, F)``.
+    """
+    history = _smooth(model, x, visible, inputs)
+    effect = model.effect(inputs)
+    if model.closed_form:
+        params = model.decoder(history.posterior.mean)
+        variance = model.emitted_variance(history.posterior) + params.scale**2
+        variance = variance.expand_as(params.loc)
+        return NormalPredictive(
+            _restore(model, params.loc, history.frame, effect),
+            _restore(model, variance.sqrt(), history.frame, effect, spread=True),
+        )
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    z = model.dynamics.sample(history.posterior, n_samples, generator)
+    draws = model.decoder.likelihood.sample(model.decoder(z), generator)
+    return SamplePredictive(_restore(model, draws, history.frame, effect))
+
+
+class LatentMoments(NamedTuple):
+    """Smoothed latent means and variances.
+
+    Attributes
+    ----------
+    mean, variance : Tensor (B, T, L)
+        L = D, or F * D (variable-major) if channel-wise.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+
+@torch.no_grad()
+def smooth_latents(
+    model: SVAE, x: Tensor, visible: Tensor, inputs: Tensor | None = None
+) -> LatentMoments:
+    """Smoothed latent moments; parameters as in :func:`smooth_values`."""
+    posterior = _smooth(model, x, visible, inputs).posterior
+    variance = posterior.covariance.diagonal(dim1=-2, dim2=-1).flatten(-2)
+    if posterior.pattern is not None:
+        variance = variance.index_select(0, posterior.pattern)
+    variance = variance.expand_as(posterior.mean)
+    return LatentMoments(_side_by_side(model, posterior.mean), _side_by_side(model, variance))
+
+
+def _side_by_side(model: SVAE, states: Tensor) -> Tensor:
+    """``(B * F, T, D)`` -> ``(B, T, F * D)`` if channel-wise."""
+    if not model.channelwise:
+        return states
+    split = states.unflatten(0, (-1, model.n_features))
+    return split.transpose(1, 2).flatten(-2)
+
+
+@torch.no_grad()
+def one_step_log_density(
+    model: SVAE,
+    x: Tensor,
+    visible: Tensor,
+    inputs: Tensor | None = None,
+    *,
+    n_samples: int = 100,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Log density of each row's visible entries given the rows before it, ``(B, T)``.
+
+    Zero for a row without visible entries. Parameters as in :func:`smooth_values`.
+    """
+    history = _filter(model, x, visible, inputs)
+    moments = model.dynamics.predicted(history.filtered)
+    window = history.window
+    if model.closed_form:
+        log_density = _normal_log_density(model, window, moments.mean, moments.covariance)
+    else:
+        generator = torch.Generator().manual_seed(0) if generator is None else generator
+        log_density = _sampled_log_density(
+            model, window, moments.mean, moments.covariance, n_samples, generator
+        )
+    if model.channelwise:
+        log_density = log_density.unflatten(0, (-1, model.n_features)).sum(1)
+    return log_density - (visible * model.log_scale).sum(-1)
+
+
+def _normal_log_density(model: SVAE, window: Window, mean: Tensor, covariance: Tensor) -> Tensor:
+    """Log N(x; C m + d, C P C' + R) over the visible entries, by Cholesky in F dimensions."""
+    c = model.decoder.emission_matrix.unflatten(-1, covariance.shape[-3:-1])
+    params = model.decoder(mean)
+    scale = params.scale.expand(c.shape[0])
+    seen = window.visible.to(mean.dtype)
+    spread = torch.einsum("egk,ntgkl,fgl->ntef", c, covariance, c).expand(*seen.shape, -1)
+    # Hidden entries become independent standard normals at zero: they cancel exactly.
+    both = seen.unsqueeze(-1) * seen.unsqueeze(-2)
+    diagonal = seen * scale**2 + (1.0 - seen)
+    root = torch.linalg.cholesky(both * spread + torch.diag_embed(diagonal))
+    residual = (seen * (window.x - params.loc)).unsqueeze(-1)
+    white = torch.linalg.solve_triangular(root, residual, upper=False).squeeze(-1)
+    log_det = 2.0 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return -0.5 * (white.square().sum(-1) + log_det + _LOG_2PI * seen.sum(-1))
+
+
+def _sampled_log_density(
+    model: SVAE,
+    window: Window,
+    mean: Tensor,
+    covariance: Tensor,
+    n_samples: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Log of the mean density over draws of the predicted state (common random numbers)."""
+    root = torch.linalg.cholesky(covariance)
+    total = torch.full(mean.shape[:2], -torch.inf, dtype=mean.dtype, device=mean.device)
+    groups, size = covariance.shape[-3], covariance.shape[-1]
+    for _ in range(n_samples):
+        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
+        noise = noise.unflatten(-1, (groups, size)).unsqueeze(-1)
+        z = mean + (root @ noise).squeeze(-1).flatten(-2)
+        log_prob = masked_log_prob(
+            model.decoder.likelihood, window.x, model.decoder(z), window.visible
+        )
+        total = torch.logaddexp(total, log_prob.sum(-1))
+    return total - math.log(n_samples)
