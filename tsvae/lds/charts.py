@@ -13,6 +13,10 @@ that allows two real eigenvalues (a damped trend, for one). The eigenvalues of G
 :math:`-a \pm \sqrt{b^2 + c^2 - \omega^2}` with :math:`b^2 + c^2 < a^2`, so every value of the
 coordinates is stable. In closed form, with :math:`\delta^2 = b^2 + c^2 - \omega^2` and N the
 traceless part, :math:`A = e^{-a}(\cosh\delta\, I + \tfrac{\sinh\delta}{\delta} N)`.
+
+The condition :math:`b^2 + c^2 < a^2` is that of dissipative generators: no disturbance grows, not
+even for a while. A damped trend ``[[r, s], [0, r]]``, for one, is reached if
+:math:`|s| < -2 r \log r`.
 """
 
 from __future__ import annotations
@@ -28,6 +32,10 @@ GENERATOR_SIZES = {1: 1, 2: 4}
 _SMALL = 1e-4
 _LARGEST_SHEAR = 0.999
 _SLOWEST, _FASTEST = 1e-6, 20.0
+# Coordinates act as if within these: a half-life of six million steps at one end, and on all sides
+# room for their squares in float32.
+_LOG_RATES = (-16.0, 10.0)
+_LARGEST_TURN, _LARGEST_FREE = 1e4, 1e3
 
 
 def transition_from_coordinates(coordinates: Tensor) -> Tensor:
@@ -36,12 +44,13 @@ def transition_from_coordinates(coordinates: Tensor) -> Tensor:
     Parameters
     ----------
     coordinates : Tensor (G, 1) or (G, 4)
-        alpha, or (alpha, omega, p, q).
+        alpha, or (alpha, omega, p, q). Beyond [-16, 10] for alpha, [-1e4, 1e4] for omega and
+        [-1e3, 1e3] for p and q the nearest bound is used.
 
     Returns
     -------
     Tensor (G, K, K)
-        K = 1 or 2; spectral radius below 1.
+        K = 1 or 2; spectral radius below 1, up to rounding.
 
     Examples
     --------
@@ -50,16 +59,36 @@ def transition_from_coordinates(coordinates: Tensor) -> Tensor:
     tensor([[[0., 1.],
              [1., 0.]]])
     """
-    rate = coordinates[:, 0].exp()
+    rate = coordinates[:, 0].clamp(*_LOG_RATES).exp()
     if coordinates.shape[1] == 1:
         return (-rate).exp()[:, None, None]
-    _, omega, p, q = coordinates.unbind(1)
-    shear = rate / (1.0 + p * p + q * q).sqrt()
+    omega = coordinates[:, 1].clamp(-_LARGEST_TURN, _LARGEST_TURN)
+    p, q = coordinates[:, 2:].clamp(-_LARGEST_FREE, _LARGEST_FREE).unbind(1)
+    stretch = 1.0 + p * p + q * q
+    shear = rate / stretch.sqrt()
     b, c = shear * p, shear * q
-    cosh, sinhc = _hyperbolic(b * b + c * c - omega * omega)
-    damping = (-rate).exp()
+    cosh, sinhc = _damped_hyperbolic(
+        b * b + c * c - omega * omega, rate, rate * rate / stretch + omega * omega
+    )
     rows = (cosh + sinhc * b, sinhc * (c - omega), sinhc * (c + omega), cosh - sinhc * b)
-    return damping[:, None, None] * torch.stack(rows, dim=1).unflatten(1, (2, 2))
+    return torch.stack(rows, dim=1).unflatten(1, (2, 2))
+
+
+def _damped_hyperbolic(square: Tensor, rate: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
+    """Return e^-a cosh(delta) and e^-a sinh(delta) / delta, given delta^2, a and a^2 - delta^2.
+
+    Of real eigenvalues the two exponentials are taken one by one, so that a large rate does not
+    make 0 * inf, and the slow one is e^-(gap / (a + delta)), without the cancellation in a - delta.
+    """
+    real = square > _SMALL
+    delta = torch.where(real, square, torch.ones_like(square)).sqrt()
+    slow, fast = (-gap / (rate + delta)).exp(), (-rate - delta).exp()
+    cosh, sinhc = _hyperbolic(torch.where(real, torch.zeros_like(square), square))
+    damping = (-rate).exp()
+    return (
+        torch.where(real, 0.5 * (slow + fast), damping * cosh),
+        torch.where(real, 0.5 * (slow - fast) / delta, damping * sinhc),
+    )
 
 
 def _hyperbolic(square: Tensor) -> tuple[Tensor, Tensor]:
