@@ -52,7 +52,7 @@ class LinearDynamics(nn.Module):
         See :class:`~tsvae.lds.LinearDynamicsPosterior`.
     chart : {"linear", "generator"}, default="linear"
         Coordinates of the transition matrix; see :class:`~tsvae.lds.LinearDynamicsPosterior`.
-    initial_state_scale, degrees_of_freedom, regression_precision, mean_scale : float
+    prior_scale, prior_degrees, prior_precision, prior_mean : float
         Hyperparameters S_0, nu_0, lam_0 and M_0 of the prior.
     start : LDSParameters, optional
         Where the parameters begin.
@@ -60,7 +60,7 @@ class LinearDynamics(nn.Module):
         Pseudo-observations behind the start.
     spectral_radius_max : float or None, default=1.0
     generator : torch.Generator, optional
-        Draws the start if none is given.
+        Not used: the start is not drawn. Part of how graphical models are built.
     """
 
     def __init__(
