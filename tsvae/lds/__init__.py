@@ -28,7 +28,6 @@ from tsvae.lds.forecasting import ForecastResult, forecast_states, sample_foreca
 from tsvae.lds.natural import (
     Expectations,
     FactorSize,
-    NaturalGradientDescent,
     expectations_from_standard,
     natural_expectations,
     natural_kl,
@@ -88,7 +87,6 @@ __all__ = [
     "HyperParameters",
     "LDSParameters",
     "LinearDynamicsPosterior",
-    "NaturalGradientDescent",
     "PairwiseMoments",
     "Potentials",
     "RegressionStatistics",

@@ -29,14 +29,24 @@ the log-normaliser.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from tsvae.lds.layout import SeriesLayout, covariances_out, repeat_groups, series_layout
+from tsvae.lds.components import LARGEST
+from tsvae.lds.layout import (
+    SeriesLayout,
+    covariances_out,
+    matrices_out,
+    repeat_groups,
+    series_layout,
+)
 from tsvae.lds.linalg import identity_like
 from tsvae.lds.parameters import LDSParameters
+from tsvae.lds.passes import run_grouped
 from tsvae.lds.potentials import Potentials, block_precision
 from tsvae.lds.scans import affine_scan, covariance_recursion
 
@@ -46,21 +56,51 @@ class ChainExcess(NamedTuple):
 
     Attributes
     ----------
-    linear : Tensor (B, T, D)
-        ``-C_zk [u_{t+1}; 1]`` at steps with a successor in the chain.
-    followed : Tensor (B, T)
+    linear : Tensor (1, P or B; T, D)
+        ``-C_zk [u_{t+1}; 1]`` at steps with a successor in the chain; one row per pattern
+        without inputs.
+    followed : Tensor (1 or P, T)
         1 at those steps, where ``-z' C_zz z / 2`` applies as well.
     constant : Tensor (B,)
         Part of the log-normaliser that depends on neither states nor potentials.
+    by_series : bool
+        Whether the rows of ``linear`` are series (there are inputs), not patterns.
     """
 
     linear: Tensor
     followed: Tensor
     constant: Tensor
+    by_series: bool
+
+    def shift(self, pattern: Tensor | None, n_series: int) -> Tensor:
+        """Return ``linear`` for every series, ``(B, T, D)``."""
+        if self.by_series:
+            return self.linear
+        return per_series(self.linear, pattern if len(self.linear) > 1 else None, n_series)
+
+    def followed_steps(self, pattern: Tensor | None, n_series: int) -> Tensor:
+        """Return ``followed`` for every series, ``(B, T)``."""
+        return per_series(self.followed, pattern if len(self.followed) > 1 else None, n_series)
 
 
-class FilterResult(NamedTuple):
+class Means(Protocol):
+    """Where a ``FilterResult`` finds the states' means."""
+
+    def filtered(self) -> Tensor:
+        """E[z_t | potentials up to t], (B, T, D)."""
+
+    def predicted(self) -> Tensor:
+        """E[z_t | potentials before t], (B, T, D)."""
+
+    def normalizer(self) -> Tensor:
+        """Log-normaliser less the log-determinants and the excess, (B,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class FilterResult:
     """Filtered and predicted moments of every state.
+
+    The means and the log-normaliser are computed when first asked for.
 
     Attributes
     ----------
@@ -87,24 +127,58 @@ class FilterResult(NamedTuple):
         What expected parameters added; None for plug-in ones.
     layout : SeriesLayout
         Inner arrangement of the series.
+    n_series : int
+        B.
     """
 
-    filtered_mean: Tensor
     filtered_covariance: Tensor
-    predicted_mean: Tensor
     predicted_covariance: Tensor
-    log_normalizer: Tensor
     pattern: Tensor | None
-    linear: Tensor
     precision: Tensor
     residual_log_det: Tensor
     drift: Tensor
     excess: ChainExcess | None
     layout: SeriesLayout
+    n_series: int
+    potentials: Tensor = field(repr=False)
+    means: Means = field(repr=False)
+    # A value first read under no_grad must not lose the gradient of later readers.
+    grad_enabled: bool = field(default_factory=torch.is_grad_enabled, repr=False)
+
+    @cached_property
+    def filtered_mean(self) -> Tensor:
+        """E[z_t | potentials up to t], (B, T, D)."""
+        with torch.set_grad_enabled(self.grad_enabled):
+            return self.means.filtered()
+
+    @cached_property
+    def predicted_mean(self) -> Tensor:
+        """E[z_t | potentials before t], (B, T, D)."""
+        with torch.set_grad_enabled(self.grad_enabled):
+            return self.means.predicted()
+
+    @cached_property
+    def linear(self) -> Tensor:
+        """Return the potentials really applied, (B, T, D)."""
+        with torch.set_grad_enabled(self.grad_enabled):
+            if self.excess is None:
+                return self.potentials
+            return self.potentials + self.excess.shift(self.pattern, self.n_series)
+
+    @cached_property
+    def log_normalizer(self) -> Tensor:
+        """Log of the integral of p(z) times all potentials, (B,)."""
+        with torch.set_grad_enabled(self.grad_enabled):
+            log_det = self.residual_log_det.sum(dim=(1, 2))
+            total = self.means.normalizer() - 0.5 * per_series(log_det, self.pattern, self.n_series)
+            return total if self.excess is None else total + self.excess.constant
 
 
-class _Chain(NamedTuple):
-    """Potentials with the excess folded in."""
+class Chain(NamedTuple):
+    """Potentials as given, the patterns they need, and what the excess adds.
+
+    ``precision`` is diagonal ``(P, T, D)`` or blocks ``(P, T, G, K, K)``.
+    """
 
     linear: Tensor
     precision: Tensor
@@ -157,34 +231,87 @@ def filter_states(
     ([1.0, 1.0], [0.5, 1.5])
     """
     groups, size = params.n_groups, params.group_size
-    precision = block_precision(potentials.precision, groups, size)
+    precision = potentials.precision
+    if precision.ndim != 3 or precision.shape[2] != params.latent_dim:
+        precision = block_precision(precision, groups, size)
     _check_shapes(params, potentials, precision, inputs, lengths)
     drift = state_drift(params, potentials.linear.shape[1], inputs)
-    chain = _fold_excess(params, potentials, precision, inputs, lengths)
+    chain = _with_excess(params, potentials, precision, inputs, lengths)
     n_series = chain.linear.shape[0]
     layout = series_layout(n_series, chain.precision.shape[0], chain.pattern, groups, size)
-    return _run_filter(params, chain, drift, layout)
+    run = _run_planes if size <= LARGEST else _run_general
+    return run(params, chain, drift, layout)
 
 
-def _run_filter(
-    params: LDSParameters, chain: _Chain, drift: Tensor, layout: SeriesLayout
+def _run_planes(
+    params: LDSParameters, chain: Chain, drift: Tensor, layout: SeriesLayout
 ) -> FilterResult:
-    groups = params.n_groups
-    n_patterns = chain.precision.shape[0]
+    grouped = run_grouped(params, chain, drift, layout)
+    covariances = grouped.covariances
+    return FilterResult(
+        filtered_covariance=matrices_out(covariances.filtered),
+        predicted_covariance=matrices_out(covariances.predicted),
+        pattern=chain.pattern,
+        precision=matrices_out(grouped.precision),
+        residual_log_det=covariances.log_det.squeeze(-2).transpose(0, 1),
+        drift=drift,
+        excess=chain.excess,
+        layout=layout,
+        n_series=chain.linear.shape[0],
+        potentials=chain.linear,
+        means=grouped,
+    )
+
+
+class _GeneralMeans(NamedTuple):
+    """Means ``(T, N, R, K)`` and what their normaliser needs, in the inner layout."""
+
+    layout: SeriesLayout
+    after: Tensor
+    before: Tensor
+    potentials: Tensor
+    precision: Tensor
+    gain: Tensor
+
+    def filtered(self) -> Tensor:
+        return self.layout.states_out(self.after)
+
+    def predicted(self) -> Tensor:
+        return self.layout.states_out(self.before)
+
+    def normalizer(self) -> Tensor:
+        pull = self.before @ self.precision
+        residual = self.potentials - pull
+        quadratic = (self.before * (self.potentials - 0.5 * pull)).sum(-1)
+        quadratic = quadratic + 0.5 * (residual * (residual @ self.gain)).sum(-1)
+        return self.layout.series_sums(quadratic)
+
+
+def _run_general(
+    params: LDSParameters, chain: Chain, drift: Tensor, layout: SeriesLayout
+) -> FilterResult:
+    groups, n_series = params.n_groups, chain.linear.shape[0]
+    precisions = block_precision(chain.precision, groups, params.group_size)
+    applied = chain.linear
+    if chain.excess is not None:
+        assert params.excess is not None
+        weight = params.excess.precision[:, : params.group_size, : params.group_size]
+        precisions = precisions + chain.excess.followed[:, :, None, None, None] * weight
+        applied = applied + chain.excess.shift(chain.pattern, n_series)
+    n_patterns = precisions.shape[0]
     covariance = covariance_recursion(
         repeat_groups(params.transition_matrix, n_patterns),
         repeat_groups(params.noise_covariance, n_patterns),
         repeat_groups(params.initial_covariance, n_patterns),
-        chain.precision.permute(1, 2, 0, 3, 4).flatten(1, 2),
+        precisions.permute(1, 2, 0, 3, 4).flatten(1, 2),
     )
     predicted_covariance = covariances_out(covariance.predicted, groups)
     filtered_covariance = covariances_out(covariance.filtered, groups)
-    residual_log_det = covariance.log_det.unflatten(1, (groups, -1)).permute(2, 0, 1)
 
     gain = layout.covariances_in(filtered_covariance)
-    precision = layout.covariances_in(chain.precision)
-    linear = layout.states_in(chain.linear)
-    shifts = layout.states_in(drift.expand_as(chain.linear))
+    precision = layout.covariances_in(precisions)
+    linear = layout.states_in(applied)
+    shifts = layout.states_in(drift.expand_as(applied))
     a = repeat_groups(params.transition_matrix, layout.n_patterns)
     start = repeat_groups(params.initial_mean, layout.n_patterns).unsqueeze(1)
     shifts = torch.cat((start.expand_as(shifts[:1]), shifts[1:]))
@@ -192,28 +319,18 @@ def _run_filter(
     # Row vectors: S h is h @ S (symmetric), J c is c @ J'.
     filtered = affine_scan(keep @ a, shifts @ keep.mT + linear @ gain)
     predicted = torch.cat((shifts[:1], filtered[:-1] @ a.mT + shifts[1:]))
-
-    pull = predicted @ precision
-    residual = linear - pull
-    quadratic = (predicted * (linear - 0.5 * pull)).sum(-1)
-    quadratic = quadratic + 0.5 * (residual * (residual @ gain)).sum(-1)
-    log_det = per_series(residual_log_det.sum(dim=(1, 2)), chain.pattern, chain.linear.shape[0])
-    log_normalizer = layout.series_sums(quadratic) - 0.5 * log_det
-    if chain.excess is not None:
-        log_normalizer = log_normalizer + chain.excess.constant
     return FilterResult(
-        filtered_mean=layout.states_out(filtered),
         filtered_covariance=filtered_covariance,
-        predicted_mean=layout.states_out(predicted),
         predicted_covariance=predicted_covariance,
-        log_normalizer=log_normalizer,
         pattern=chain.pattern,
-        linear=chain.linear,
-        precision=chain.precision,
-        residual_log_det=residual_log_det,
+        precision=precisions,
+        residual_log_det=covariance.log_det.unflatten(1, (groups, -1)).permute(2, 0, 1),
         drift=drift,
         excess=chain.excess,
         layout=layout,
+        n_series=n_series,
+        potentials=chain.linear,
+        means=_GeneralMeans(layout, filtered, predicted, linear, precision, gain),
     )
 
 
@@ -246,38 +363,40 @@ def state_drift(params: LDSParameters, steps: int, inputs: Tensor | None) -> Ten
     return inputs @ params.input_matrix.reshape(params.latent_dim, -1).mT + bias
 
 
-def _fold_excess(
+def _with_excess(
     params: LDSParameters,
     potentials: Potentials,
     precision: Tensor,
     inputs: Tensor | None,
     lengths: Tensor | None,
-) -> _Chain:
-    """Add the excess of expected parameters to the potentials of steps that have a successor."""
+) -> Chain:
+    """Find what expected parameters add to the potentials of steps that have a successor."""
     linear, pattern = potentials.linear, potentials.pattern
-    n_series, steps = linear.shape[:2]
     if pattern is not None and precision.shape[0] == 1:
         pattern = None
-    excess = params.excess
-    if excess is None:
-        return _Chain(linear, precision, pattern, None)
-    if lengths is None:
-        lengths = torch.full((n_series,), steps, device=linear.device)
-    precision, pattern, pattern_lengths = _split_by_length(precision, pattern, lengths)
+    if params.excess is None:
+        return Chain(linear, precision, pattern, None)
+    n_series, steps = linear.shape[:2]
     clock = torch.arange(steps, device=linear.device)
-    size = params.group_size
-    inner = (clock < pattern_lengths[:, None] - 1).to(linear.dtype)
-    precision = precision + inner[:, :, None, None, None] * excess.precision[:, :size, :size]
-    followed = (clock < lengths[:, None] - 1).to(linear.dtype)
+    ends = clock.new_full((1,), steps)
+    if lengths is None:
+        lengths = ends.expand(n_series)
+    else:
+        precision, pattern, ends = _split_by_length(precision, pattern, lengths)
+    followed = (clock < ends[:, None] - 1).to(linear.dtype)
     known = known_regressors(params, linear, inputs)[:, 1:]
     known = torch.cat((known, known.new_zeros(known.shape[0], 1, known.shape[2])), dim=1)
-    mixed = excess.precision[:, :size, size:].reshape(params.latent_dim, -1)
-    shift = -followed[:, :, None] * (known @ mixed.mT)
-    shared = excess.precision[:, size:, size:].sum(0)
+    each = (clock < lengths[:, None] - 1).to(linear.dtype)
+    by_series = params.n_inputs > 0
+    where = each if by_series else followed
+    size = params.group_size
+    mixed = params.excess.precision[:, :size, size:].reshape(params.latent_dim, -1)
+    shift = -where[:, :, None] * (known @ mixed.mT)
+    shared = params.excess.precision[:, size:, size:].sum(0)
     cost = 0.5 * (known * (known @ shared)).sum(-1)
-    constant = (followed * (excess.transition_constant.sum() - cost)).sum(1)
-    constant = constant + (lengths > 0) * excess.initial_constant.sum()
-    return _Chain(linear + shift, precision, pattern, ChainExcess(shift, followed, constant))
+    constant = (each * (params.excess.transition_constant.sum() - cost)).sum(1)
+    constant = constant + (lengths > 0) * params.excess.initial_constant.sum()
+    return Chain(linear, precision, pattern, ChainExcess(shift, followed, constant, by_series))
 
 
 def known_regressors(params: LDSParameters, like: Tensor, inputs: Tensor | None) -> Tensor:

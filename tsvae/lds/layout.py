@@ -4,14 +4,18 @@ Outside, states are ``(B, T, D)`` and covariances ``(P, T, G, K, K)``. Inside, e
 first with one matrix axis N = G * P: covariances ``(T, N, K, K)`` and states ``(T, N, R, K)``,
 where R series share each pattern (shorter patterns are padded by repeating a series; the padding
 is never read back). One batched product then serves all series of a step.
+
+Groups of one or two dimensions use component-first *planes* instead (module ``components``):
+states ``(K, T, P, R, G)`` and matrices ``(K, K, T, P, 1, G)``.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class SeriesLayout(NamedTuple):
@@ -69,10 +73,93 @@ class SeriesLayout(NamedTuple):
             covariances = covariances.index_select(0, self.expand)
         return covariances.permute(1, 2, 0, 3, 4).flatten(1, 2)
 
+    def planes_in(self, states: Tensor) -> Tensor:
+        """``(B, T, D)`` -> ``(K, T, P, R, G)``."""
+        if self.slots is not None:
+            states = states.index_select(0, self.slots)
+        return to_planes(states, self.n_patterns, self.group_size)
+
+    def planes_out(self, planes: Tensor) -> Tensor:
+        """``(K, T, P, R, G)`` -> ``(B, T, D)``."""
+        states: Tensor = _FromPlanes.apply(planes)  # type: ignore[no-untyped-call]
+        return states if self.positions is None else states.index_select(0, self.positions)
+
+    def pattern_planes(self, planes: Tensor) -> Tensor:
+        """Arrays of the covariance patterns ``(..., T, P, 1, G)`` for the inner patterns."""
+        if self.expand is None or planes.shape[-3] == 1:
+            return planes
+        return planes.index_select(-3, self.expand)
+
+    def slot_values(self, values: Tensor) -> Tensor:
+        """Numbers of the slots ``(P, R)`` -> ``(B,)``."""
+        flat = values.reshape(-1)
+        return flat if self.positions is None else flat.index_select(0, self.positions)
+
     def series_sums(self, values: Tensor) -> Tensor:
         """Per-row numbers ``(T, G * P, R)`` summed over time and groups -> ``(B,)``."""
         summed = values.sum(0).reshape(self.n_groups, -1).sum(0)
         return summed if self.positions is None else summed.index_select(0, self.positions)
+
+
+def _pack(states: Tensor, n_patterns: int, size: int) -> Tensor:
+    n_series, n_steps, dim = states.shape
+    split = states.reshape(n_patterns, n_series // n_patterns, n_steps, dim // size, size)
+    out = states.new_empty(size, n_steps, *split.shape[:2], dim // size)
+    for k in range(size):
+        out[k].copy_(split[..., k].permute(2, 0, 1, 3))
+    return out
+
+
+def _unpack(planes: Tensor) -> Tensor:
+    size, n_steps, n_patterns, rows, groups = planes.shape
+    out = planes.new_empty(n_patterns, rows, n_steps, groups, size)
+    if size == 2 and planes.dtype in (torch.float32, torch.float64):
+        # Pairs of numbers are complex numbers in memory: one interleaving pass.
+        pairs = torch.view_as_complex(out).permute(2, 0, 1, 3)
+        torch.complex(planes[0], planes[1], out=pairs)
+        return out.reshape(n_patterns * rows, n_steps, groups * size)
+    for k in range(size):
+        out[..., k].copy_(planes[k].permute(1, 2, 0, 3))
+    return out.reshape(n_patterns * rows, n_steps, groups * size)
+
+
+class _ToPlanes(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, n_patterns: int, size: int) -> Tensor:
+        return _pack(states, n_patterns, size)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _unpack(grad), None, None
+
+
+class _FromPlanes(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, planes: Tensor) -> Tensor:
+        ctx.sizes = planes.shape[2], planes.shape[0]
+        return _unpack(planes)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _pack(grad, *ctx.sizes)
+
+
+def to_planes(states: Tensor, n_patterns: int, size: int) -> Tensor:
+    """``(P * R, T, G * K)`` -> ``(K, T, P, R, G)``."""
+    planes: Tensor = _ToPlanes.apply(states, n_patterns, size)  # type: ignore[no-untyped-call]
+    return planes
+
+
+def matrix_planes_view(matrices: Tensor) -> Tensor:
+    """``(P, T, G, K, K)`` -> ``(K, K, T, P, 1, G)`` (a view)."""
+    return matrices.permute(3, 4, 1, 0, 2).unsqueeze(-2)
+
+
+def matrices_out(planes: Tensor) -> Tensor:
+    """``(K, K, T, P, 1, G)`` -> ``(P, T, G, K, K)`` (a view)."""
+    return planes.squeeze(-2).permute(3, 2, 4, 0, 1)
 
 
 def repeat_groups(matrices: Tensor, n_patterns: int) -> Tensor:

@@ -30,8 +30,6 @@ to the prior, :math:`\nabla_t KL = \eta - \eta_0` exactly.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -343,70 +341,3 @@ def natural_kl(xi: Tensor, size: FactorSize, prior: MNIW) -> Tensor:
     """
     result: Tensor = _NaturalKL.apply(xi, size, prior)  # type: ignore[no-untyped-call]
     return result
-
-
-class NaturalGradientDescent(torch.optim.Optimizer):
-    """Plain descent in units of the conjugate update, with a trust region.
-
-    ``xi <- xi - rate * scale * grad``, where ``grad`` already is the natural direction. Every
-    coordinate of xi has unit scale by construction (log-diagonals, unit-triangular parts, means),
-    so the step of each group (row) is shortened as a whole until no coordinate moves more than
-    ``trust_region``: far from the optimum one step of the first-order map would otherwise
-    overshoot what the exact conjugate update does.
-
-    Parameters
-    ----------
-    params : iterable of Tensor
-        Unconstrained factors, groups along the first axis.
-    lr : float, default=1e-2
-        rho; with ``scale`` making the loss that of the full data, rho = 1 replaces the posterior.
-    scale : float, default=1.0
-        Factor that brings the loss to the full data (for example the number of observed steps,
-        if the loss is an average over steps).
-    trust_region : float or None, default=0.5
-        Largest change of a coordinate in one step; None switches it off.
-
-    Raises
-    ------
-    ValueError
-        If a setting is not positive.
-    """
-
-    def __init__(
-        self,
-        params: Iterable[Tensor] | Iterable[dict[str, Any]],
-        lr: float = 1e-2,
-        scale: float = 1.0,
-        trust_region: float | None = 0.5,
-    ) -> None:
-        settings = {"lr": lr, "scale": scale, "trust_region": trust_region}
-        for name, value in settings.items():
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be positive and finite; got {value}.")
-        super().__init__(params, settings)
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """Take one step; see the class docstring."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                step = parameter.grad * (group["lr"] * group["scale"])
-                if group["trust_region"] is not None:
-                    step = limit_step(step, group["trust_region"])
-                parameter.sub_(step)
-        return loss
-
-
-def limit_step(step: Tensor, trust_region: float) -> Tensor:
-    """Shorten each row of ``step`` so that its largest entry stays within ``trust_region``."""
-    rows = step.reshape(step.shape[0], -1) if step.ndim > 1 else step.reshape(1, -1)
-    # Scaling by the largest entry first keeps the product finite for any finite step.
-    largest = rows.abs().amax(dim=1, keepdim=True)
-    shrink = (trust_region / largest.clamp_min(trust_region)).to(rows.dtype)
-    return (rows * shrink).reshape(step.shape)

@@ -24,9 +24,11 @@ import torch
 from torch import Tensor
 
 from tsvae.lds.filtering import FilterResult, per_series
-from tsvae.lds.layout import covariances_out, repeat_groups
+from tsvae.lds.grouped import GroupedSmoothed, smooth_covariances
+from tsvae.lds.layout import covariances_out, matrices_out, matrix_planes_view, repeat_groups
 from tsvae.lds.linalg import identity_like, solve_positive, symmetrize
 from tsvae.lds.parameters import LDSParameters
+from tsvae.lds.passes import GroupedPass
 from tsvae.lds.potentials import Potentials, block_precision
 from tsvae.lds.scans import affine_scan, congruence_scan
 
@@ -59,12 +61,15 @@ class SmootherResult(NamedTuple):
         Cov(z_t, z_{t+1}).
     pattern : Tensor (B,) long or None
         Row of the covariances of each series; as in ``FilterResult``.
+    planes : GroupedSmoothed or None
+        Component-first arrays that ``local_kl`` shares with ``smooth`` (groups of one or two).
     """
 
     smoothed_mean: Tensor
     smoothed_covariance: Tensor
     cross_covariance: Tensor
     pattern: Tensor | None
+    planes: GroupedSmoothed | None = None
 
 
 def backward_conditionals(params: LDSParameters, filtered: FilterResult) -> BackwardConditionals:
@@ -122,6 +127,9 @@ def smooth(
     ----------
     Rauch, Tung & Striebel 1965; Joseph's form as in Bucy & Joseph 1968.
     """
+    grouped = filtered.means
+    if conditionals is None and isinstance(grouped, GroupedPass):
+        return _smooth_planes(filtered, grouped)
     if conditionals is None:
         conditionals = backward_conditionals(params, filtered)
     layout = filtered.layout
@@ -134,6 +142,20 @@ def smooth(
         smoothed_covariance=covariances_out(covariance, params.n_groups),
         cross_covariance=covariances_out(cross, params.n_groups),
         pattern=filtered.pattern,
+    )
+
+
+def _smooth_planes(filtered: FilterResult, grouped: GroupedPass) -> SmootherResult:
+    states = grouped.smooth()
+    covariance, cross = smooth_covariances(
+        grouped.covariances, grouped.parameters.transition, grouped.parameters.noise
+    )
+    return SmootherResult(
+        smoothed_mean=filtered.layout.planes_out(states.mean),
+        smoothed_covariance=matrices_out(covariance),
+        cross_covariance=matrices_out(cross),
+        pattern=filtered.pattern,
+        planes=states,
     )
 
 
@@ -229,8 +251,9 @@ def local_kl(params: LDSParameters, filtered: FilterResult, smoothed: SmootherRe
     Tensor (B,)
         Non-negative for plug-in parameters, up to rounding.
     """
+    if smoothed.planes is not None and isinstance(filtered.means, GroupedPass):
+        return _local_kl_planes(filtered, filtered.means, smoothed)
     layout = filtered.layout
-    n_series = filtered.filtered_mean.shape[0]
     updated = layout.states_in(filtered.filtered_mean)
     update = updated - layout.states_in(filtered.predicted_mean)
     correction = layout.states_in(smoothed.smoothed_mean) - updated
@@ -241,21 +264,40 @@ def local_kl(params: LDSParameters, filtered: FilterResult, smoothed: SmootherRe
     terms = terms - 0.5 * (correction * (correction @ precision)).sum(-1)
     spread = (filtered.precision * smoothed.smoothed_covariance).sum(dim=(1, 2, 3, 4))
     shared = 0.5 * (filtered.residual_log_det.sum(dim=(1, 2)) - spread)
-    kl = layout.series_sums(terms) + per_series(shared, filtered.pattern, n_series)
+    kl = layout.series_sums(terms) + per_series(shared, filtered.pattern, filtered.n_series)
     return kl + _excess_cost(params, filtered, smoothed)
+
+
+def _local_kl_planes(
+    filtered: FilterResult, grouped: GroupedPass, smoothed: SmootherResult
+) -> Tensor:
+    assert smoothed.planes is not None
+    # The excess is in Lambda and its expectation is added back: only the potentials' own remains.
+    spread = grouped.potential_spread(matrix_planes_view(smoothed.smoothed_covariance))
+    shared = 0.5 * (filtered.residual_log_det.sum(dim=(1, 2)) - spread)
+    kl = filtered.layout.slot_values(grouped.disturbance_energy(smoothed.planes))
+    kl = kl + per_series(shared, filtered.pattern, filtered.n_series)
+    if filtered.excess is None:
+        return kl
+    cost = filtered.layout.slot_values(grouped.excess_cost(smoothed.planes))
+    return kl + cost - filtered.excess.constant
 
 
 def _excess_cost(params: LDSParameters, filtered: FilterResult, smoothed: SmootherResult) -> Tensor:
     """E_q of minus what expected parameters add to the log density, per series."""
     if filtered.excess is None or params.excess is None:
-        return torch.zeros_like(filtered.log_normalizer)
-    linear, followed, constant = filtered.excess
+        return smoothed.smoothed_mean.new_zeros(filtered.n_series)
     groups, size = params.n_groups, params.group_size
     weight = params.excess.precision[:, :size, :size]
     mean = smoothed.smoothed_mean
     split = mean.unflatten(-1, (groups, size))
     pulled = (weight @ split.unsqueeze(-1)).squeeze(-1)
+    pattern, n_series = filtered.pattern, filtered.n_series
+    followed = filtered.excess.followed_steps(pattern, n_series)
     quadratic = (followed * (split * pulled).sum(dim=(2, 3))).sum(1)
     traces = (weight * smoothed.smoothed_covariance).sum(dim=(2, 3, 4))
-    spread = (followed * per_series(traces, smoothed.pattern, mean.shape[0])).sum(1)
-    return 0.5 * (quadratic + spread) - (linear * mean).sum(dim=(1, 2)) - constant
+    spread = (followed * per_series(traces, smoothed.pattern, n_series)).sum(1)
+    cost = 0.5 * (quadratic + spread) - (filtered.excess.shift(pattern, n_series) * mean).sum(
+        dim=(1, 2)
+    )
+    return cost - filtered.excess.constant

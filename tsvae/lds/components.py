@@ -1,0 +1,185 @@
+r"""Component-first algebra of 1 x 1 and 2 x 2 matrices.
+
+A batch of matrices is one tensor ``(K, K, T, P, 1, G)`` and a batch of vectors ``(K, T, P, R, G)``:
+every component is a contiguous plane, so a product of a million tiny matrices is a handful of
+elementwise passes, several times cheaper on a CPU than a batched matrix product. P are covariance
+patterns, R the series that share one (their axis broadcasts over the matrices'), G groups.
+
+``update`` multiplies N(m, P) by the potential of precision :math:`\Lambda` without inverting
+anything. With :math:`d = |I + P\Lambda| = 1 + tr(P\Lambda) + |P||\Lambda|`, a sum of non-negative
+terms, and adj the adjugate,
+
+.. math::
+    J = (I + P\Lambda)^{-1} = \frac{I + adj(\Lambda)\,adj(P)}{d}, \quad
+    S = JP = \frac{P + |P|\,adj(\Lambda)}{d}, \quad
+    X = \Lambda J = \frac{\Lambda + |\Lambda|\,adj(P)}{d}.
+
+No gradients here: the callers are ``autograd.Function``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+LARGEST = 2  # group sizes up to this one take the component-first path
+
+
+def times_vector(matrix: Tensor, vector: Tensor, plus: Tensor | None = None) -> Tensor:
+    """``matrix @ vector + plus``."""
+    if plus is None:
+        out = matrix[:, 0] * vector[0]
+    else:
+        out = torch.addcmul(plus, matrix[:, 0], vector[0])
+    for k in range(1, matrix.shape[1]):
+        out.addcmul_(matrix[:, k], vector[k])
+    return out
+
+
+def times_matrix(left: Tensor, right: Tensor, plus: Tensor | None = None) -> Tensor:
+    """``left @ right + plus``."""
+    if plus is None:
+        out = left[:, :1] * right[:1]
+    else:
+        out = torch.addcmul(plus, left[:, :1], right[:1])
+    for k in range(1, left.shape[1]):
+        out.addcmul_(left[:, k : k + 1], right[k : k + 1])
+    return out
+
+
+def transpose(matrix: Tensor) -> Tensor:
+    """Transpose of every matrix (a view)."""
+    return matrix.transpose(0, 1)
+
+
+def congruence(factor: Tensor, matrix: Tensor, plus: Tensor | None = None) -> Tensor:
+    """``factor @ matrix @ factor' + plus``."""
+    return times_matrix(times_matrix(factor, matrix), transpose(factor), plus)
+
+
+def symmetric(matrix: Tensor) -> Tensor:
+    """``(X + X') / 2``."""
+    return matrix if matrix.shape[0] == 1 else torch.add(matrix, transpose(matrix)).mul_(0.5)
+
+
+def identity_minus(matrix: Tensor) -> Tensor:
+    """``I - X``."""
+    out = -matrix
+    for k in range(matrix.shape[0]):
+        out[k, k].add_(1.0)
+    return out
+
+
+def determinant(matrix: Tensor) -> Tensor:
+    """Compute determinants of positive-semidefinite matrices, never below rounding level."""
+    if matrix.shape[0] == 1:
+        return matrix[0, 0]
+    product = matrix[0, 0] * matrix[1, 1]
+    exact = torch.addcmul(product, matrix[0, 1], matrix[0, 1], value=-1.0)
+    return torch.maximum(exact, product.mul_(torch.finfo(matrix.dtype).eps), out=exact)
+
+
+def plus_adjugate(matrix: Tensor, scale: Tensor, other: Tensor, divisor: Tensor) -> Tensor:
+    """``(matrix + scale * adj(other)) / divisor`` for symmetric 2 x 2 matrices."""
+    out = torch.empty_like(matrix, memory_format=torch.contiguous_format)
+    torch.addcmul(matrix[0, 0], scale, other[1, 1], out=out[0, 0])
+    torch.addcmul(matrix[0, 1], scale, other[0, 1], value=-1.0, out=out[0, 1])
+    torch.addcmul(matrix[1, 1], scale, other[0, 0], out=out[1, 1])
+    for entry in (out[0, 0], out[0, 1], out[1, 1]):
+        entry.div_(divisor)
+    out[1, 0].copy_(out[0, 1])
+    return out
+
+
+def inverse(matrix: Tensor) -> Tensor:
+    """Inverse of symmetric positive-definite matrices."""
+    if matrix.shape[0] == 1:
+        return matrix.reciprocal()
+    scale = determinant(matrix).reciprocal_()
+    out = torch.empty_like(matrix, memory_format=torch.contiguous_format)
+    torch.mul(matrix[1, 1], scale, out=out[0, 0])
+    torch.mul(matrix[0, 0], scale, out=out[1, 1])
+    torch.mul(matrix[0, 1], scale.neg_(), out=out[0, 1])
+    out[1, 0].copy_(out[0, 1])
+    return out
+
+
+class Odds(NamedTuple):
+    """|P|, |Lambda| and |I + P Lambda| - 1."""
+
+    covariance: Tensor
+    precision: Tensor
+    total: Tensor
+
+
+def odds(covariance: Tensor, precision: Tensor) -> Odds:
+    """Compute the determinants of an update."""
+    if covariance.shape[0] == 1:
+        product = covariance[0, 0] * precision[0, 0]
+        return Odds(covariance[0, 0], precision[0, 0], product)
+    one, two = determinant(covariance), determinant(precision)
+    total = torch.mul(covariance[0, 0], precision[0, 0])
+    total.addcmul_(covariance[0, 1], precision[0, 1], value=2.0)
+    total.addcmul_(covariance[1, 1], precision[1, 1]).addcmul_(one, two)
+    return Odds(one, two, total)
+
+
+def posterior(covariance: Tensor, precision: Tensor) -> Tensor:
+    """S = (P^-1 + Lambda)^-1."""
+    found = odds(covariance, precision)
+    if covariance.shape[0] == 1:
+        return covariance / (1.0 + found.total)
+    return plus_adjugate(covariance, found.covariance, precision, found.total.add_(1.0))
+
+
+class Update(NamedTuple):
+    """J = (I + P Lambda)^-1, S = J P, X = Lambda J (module docstring); log |I + P Lambda|."""
+
+    keep: Tensor
+    posterior: Tensor
+    shrinkage: Tensor
+    log_det: Tensor
+
+
+def update(covariance: Tensor, precision: Tensor) -> Update:
+    """Multiply by a potential."""
+    found = odds(covariance, precision)
+    log_det = torch.log1p(found.total)
+    divisor = found.total.add_(1.0)
+    if covariance.shape[0] == 1:
+        return Update(
+            divisor.reciprocal()[None, None], covariance / divisor, precision / divisor, log_det
+        )
+    return Update(
+        _keep(covariance, precision, divisor),
+        plus_adjugate(covariance, found.covariance, precision, divisor),
+        plus_adjugate(precision, found.precision, covariance, divisor),
+        log_det,
+    )
+
+
+def _keep(covariance: Tensor, precision: Tensor, divisor: Tensor) -> Tensor:
+    p, q, r = covariance[0, 0], covariance[0, 1], covariance[1, 1]
+    a, b, c = precision[0, 0], precision[0, 1], precision[1, 1]
+    out = torch.empty_like(covariance, memory_format=torch.contiguous_format)
+    mixed = b * q
+    torch.addcmul(mixed, c, r, out=out[0, 0]).add_(1.0)
+    torch.addcmul(mixed, a, p, out=out[1, 1]).add_(1.0)
+    torch.mul(c, q, out=out[0, 1]).addcmul_(b, p).neg_()
+    torch.mul(b, r, out=out[1, 0]).addcmul_(a, q).neg_()
+    return out.div_(divisor)
+
+
+def outer_sums(left: Tensor, right: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """``sum(left right')`` over ``dims`` of the planes (kept as 1): ``(K, K, ...)``."""
+    size = left.shape[0]
+    shape = torch.broadcast_shapes(left.shape[1:], right.shape[1:])
+    buffer = left.new_empty(shape)
+    rows = []
+    for i in range(size):
+        for j in range(size):
+            torch.mul(left[i], right[j], out=buffer)
+            rows.append(buffer.sum(dims, keepdim=True))
+    return torch.stack(rows).unflatten(0, (size, size))
