@@ -11,15 +11,14 @@ from tsvae import lds
 from tsvae.lds import priors
 from tsvae.lds.natural import (
     FactorSize,
-    NaturalGradientDescent,
     expectations_from_standard,
-    limit_step,
     natural_expectations,
     natural_kl,
     standard_from_unconstrained,
     unconstrained_direction,
     unconstrained_from_standard,
 )
+from tsvae.training.optim import NaturalDescent, limit_step
 
 SIZES = [(1, 1), (1, 2), (2, 1), (2, 3), (3, 1), (3, 5)]
 
@@ -316,7 +315,7 @@ def test_descent_converges_to_the_posterior_from_a_vague_start(dtype):
     prior = lds.MNIW(*(part.to(dtype) for part in prior))
     data = lds.RegressionStatistics(*(part.to(dtype) for part in data))
     xi = torch.nn.Parameter(unconstrained_from_standard(prior))
-    optimizer = NaturalGradientDescent([xi], lr=1.0)
+    optimizer = NaturalDescent([xi], lr=1.0)
     for _ in range(60):
         optimizer.zero_grad()
         _conjugate_loss(xi, free, prior, data).backward()
@@ -330,7 +329,7 @@ def test_descent_converges_to_the_posterior_from_a_vague_start(dtype):
 def test_ten_times_the_default_step_stays_valid(trust_region):
     theta = lds.LinearDynamicsPosterior(6, group_size=3, n_inputs=1)
     factors = theta.natural_parameters()
-    optimizer = NaturalGradientDescent(factors, lr=0.1, scale=1.0, trust_region=trust_region)
+    optimizer = NaturalDescent(factors, lr=0.1, trust_region=trust_region)
     generator = torch.Generator().manual_seed(0)
     linear = 5.0 * torch.randn(4, 30, 6, generator=generator)
     potentials = lds.Potentials(linear, torch.full((1, 30, 6), 5.0))
@@ -361,9 +360,9 @@ def test_trust_region_and_settings():
     torch.testing.assert_close(limited[0], torch.tensor([0.5, -0.5 / 3]))
     assert torch.equal(limited[1], step[1])
     assert limited[2, 0] == pytest.approx(0.5)
-    for bad in ({"lr": 0.0}, {"scale": -1.0}, {"trust_region": float("nan")}):
+    for bad in ({"lr": -1.0}, {"trust_region": float("nan")}):
         with pytest.raises(ValueError, match=next(iter(bad))):
-            NaturalGradientDescent([torch.zeros(1, 1, requires_grad=True)], **bad)
+            NaturalDescent([torch.zeros(1, 1, requires_grad=True)], **bad)
 
 
 @pytest.mark.parametrize("group_size", [None, 1, 2])

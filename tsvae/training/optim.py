@@ -20,14 +20,25 @@ __all__ = ["NaturalDescent", "ParameterGroups", "build_optimizers", "split_param
 
 
 class NaturalDescent(Optimizer):
-    """Plain descent ``p <- p - rho * grad`` for natural gradients.
+    """Plain descent ``p <- p - rho * grad`` for natural gradients, within a trust region.
+
+    The step of each row of a parameter is shortened as a whole until none of its coordinates
+    moves more than ``trust_region``: far from the optimum the first-order step would overshoot
+    what the exact conjugate update does.
 
     Parameters
     ----------
     params : iterable of Parameter
-        Parameters whose ``.grad`` holds the natural direction.
+        Parameters whose ``.grad`` holds the natural direction; groups along the first axis.
     lr : float, default=0.1
-        The rate rho; in conjugate units 1 is the full conjugate update.
+        The rate rho; on the loss of the full data, 1 is the full conjugate update.
+    trust_region : float or None, default=0.5
+        Largest change of a coordinate in one step; None switches it off.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range.
 
     Examples
     --------
@@ -39,10 +50,14 @@ class NaturalDescent(Optimizer):
     0.5
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float = 0.1) -> None:
+    def __init__(
+        self, params: Iterable[Tensor], lr: float = 0.1, trust_region: float | None = 0.5
+    ) -> None:
         if not lr >= 0:
             raise ValueError(f"lr must be a number >= 0, got {lr!r}.")
-        super().__init__(params, {"lr": lr})
+        if trust_region is not None and not trust_region > 0:
+            raise ValueError(f"trust_region must be positive or None, got {trust_region!r}.")
+        super().__init__(params, {"lr": lr, "trust_region": trust_region})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -60,8 +75,30 @@ class NaturalDescent(Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    p.add_(p.grad, alpha=-group["lr"])
+                    p.sub_(limit_step(p.grad * group["lr"], group["trust_region"]))
         return loss
+
+
+def limit_step(step: Tensor, trust_region: float | None) -> Tensor:
+    """Shorten each row of ``step`` so that its largest entry stays within ``trust_region``.
+
+    Parameters
+    ----------
+    step : Tensor (G, ...)
+    trust_region : float or None
+        None: as it is.
+
+    Returns
+    -------
+    Tensor
+    """
+    if trust_region is None:
+        return step
+    rows = step.reshape(step.shape[0], -1) if step.ndim > 1 else step.reshape(1, -1)
+    # Scaling by the largest entry first keeps the product finite for any finite step.
+    largest = rows.abs().amax(dim=1, keepdim=True)
+    shrink = (trust_region / largest.clamp_min(trust_region)).to(rows.dtype)
+    return (rows * shrink).reshape(step.shape)
 
 
 class ParameterGroups(NamedTuple):

@@ -1,0 +1,122 @@
+"""What the estimators share: parameters, seeds, tags, saving and loading."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+
+from tsvae.estimation.model_file import read_model_file, write_model_file
+
+__all__ = ["TorchEstimator"]
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+class TorchEstimator(BaseEstimator):
+    """Base of estimators that wrap a torch model.
+
+    A subclass names what its file holds by ``_pack()`` and ``_unpack()``.
+    """
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = True
+        tags.input_tags.three_d_array = True
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def _seed(self) -> int:
+        """One number drawn from ``random_state``: the only source of randomness of a fit."""
+        state = check_random_state(self.random_state)  # type: ignore[attr-defined]
+        return int(state.randint(np.iinfo(np.int32).max))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to one file of tensors and JSON.
+
+        Parameters
+        ----------
+        path : str or path
+            Replaced as a whole, or not at all.
+
+        Raises
+        ------
+        NotFittedError
+            Before ``fit``.
+        TypeError
+            If a parameter has no JSON form; the message names it. Callbacks are left out.
+        """
+        header, tensors = self._pack()
+        header |= {"estimator": type(self).__name__, "parameters": self._plain_parameters()}
+        write_model_file(path, header, tensors)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a fitted estimator from a file written by :meth:`save`.
+
+        Loading runs no code from the file.
+
+        Parameters
+        ----------
+        path : str or path
+
+        Returns
+        -------
+        estimator
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If there is no such file, or it is damaged or of another origin.
+        """
+        header, tensors = read_model_file(path, cls.__name__)
+        known = set(inspect.signature(cls).parameters)
+        try:
+            parameters = {k: _from_json(v) for k, v in header["parameters"].items() if k in known}
+            estimator = cls(**parameters)
+            estimator._unpack(header, tensors)
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ValueError(
+                f"{os.fspath(path)!r} is incomplete ({error}); write it again with save()."
+            ) from error
+        return estimator
+
+    def _pack(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        raise TypeError(f"{type(self).__name__} cannot be saved.")
+
+    def _unpack(self, header: dict[str, Any], tensors: dict[str, Any]) -> None:
+        raise TypeError(f"{type(self).__name__} cannot be loaded.")
+
+    def _plain_parameters(self) -> dict[str, Any]:
+        plain = {}
+        for name, value in self.get_params(deep=False).items():
+            if name == "callbacks" or isinstance(value, np.random.RandomState):
+                value = None
+            plain[name] = _to_json(name, value)
+        return plain
+
+
+def _to_json(name: str, value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, tuple):
+        return {"tuple": [_to_json(name, item) for item in value]}
+    if isinstance(value, list | np.ndarray):
+        return [_to_json(name, item) for item in value]
+    raise TypeError(
+        f"parameter {name}={value!r} has no JSON form; set it to numbers or strings before save()."
+    )
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return tuple(_from_json(item) for item in value["tuple"])
+    if isinstance(value, list):
+        return [_from_json(item) for item in value]
+    return value

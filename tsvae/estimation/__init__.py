@@ -1,0 +1,1 @@
+"""What the estimators share below their surface: scaling, covariates, building, fitting, files."""

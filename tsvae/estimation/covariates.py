@@ -1,0 +1,79 @@
+"""Known covariates and calendar features as one array of model inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsvae.estimation.scaling import PanelScaler
+from tsvae.panel import Panel, PanelIndex, calendar_features
+
+__all__ = ["InputDesign"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class InputDesign:
+    """How known covariates and the calendar become inputs of shape (B, T, U).
+
+    Attributes
+    ----------
+    scaler : PanelScaler or None
+        Of the covariates, fitted on the training data; None without covariates.
+    calendar : tuple of str
+        Calendar features by name; empty without.
+    """
+
+    scaler: PanelScaler | None = None
+    calendar: tuple[str, ...] = ()
+
+    @property
+    def n_inputs(self) -> int:
+        """U."""
+        known = 0 if self.scaler is None else len(self.scaler.location)
+        return known + len(self.calendar)
+
+    def build(self, index: PanelIndex, n_steps: int, covariates: Panel | None) -> Array | None:
+        """Inputs for the first ``n_steps`` grid rows of ``index``.
+
+        Parameters
+        ----------
+        index : PanelIndex
+            Grid of the data; rows after its end are its future.
+        n_steps : int
+        covariates : Panel or None
+            On the same grid; missing entries (and rows beyond it) take the training mean.
+
+        Returns
+        -------
+        ndarray (B, n_steps, U) or None
+        """
+        parts: list[Array] = []
+        if self.scaler is not None:
+            assert covariates is not None
+            scaled = self.scaler.forward(covariates.values, covariates.mask, covariates.variables)[
+                :, :n_steps
+            ]
+            missing = n_steps - scaled.shape[1]
+            parts.append(np.pad(scaled, ((0, 0), (0, missing), (0, 0))))
+        if self.calendar:
+            positions = np.arange(n_steps)
+            found = calendar_features(index, positions=positions)
+            order = [list(found.names).index(name) for name in self.calendar]
+            parts.append(found.values[..., order])
+        return np.concatenate(parts, axis=-1) if parts else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        scaler = None if self.scaler is None else self.scaler.to_dict()
+        return {"scaler": scaler, "calendar": list(self.calendar)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> InputDesign:
+        """Rebuild from :meth:`to_dict`."""
+        scaler = None if data["scaler"] is None else PanelScaler.from_dict(data["scaler"])
+        return cls(scaler, tuple(data["calendar"]))

@@ -1,0 +1,867 @@
+"""Forecasting with a structured VAE, as a scikit-learn estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from tsvae.base import TorchEstimator
+from tsvae.estimation.engine import Engine
+from tsvae.estimation.forecasting import (
+    RowForecast,
+    StepForecast,
+    as_pair,
+    check_coverages,
+    check_levels,
+    continue_history,
+    forecast_origins,
+    forecast_rows,
+    forecast_steps,
+    history_windows,
+    latent_rows,
+    masked_r2,
+    origin_crps,
+)
+from tsvae.estimation.reading import Problem, Reader
+from tsvae.estimation.structured import StructuredFit, fit_structured, pack_fit, unpack_fit
+from tsvae.panel import Panel, feature_names, write, write_rows, write_samples
+from tsvae.panel.index import check_horizon
+
+__all__ = ["LatentDynamics", "SVAEForecaster"]
+
+_POSITIVE_INT = [Interval(Integral, 1, None, closed="left")]
+_POSITIVE = [Interval(Real, 0, None, closed="neither")]
+_NON_NEGATIVE = [Interval(Real, 0, None, closed="left")]
+_FRACTION = [Interval(Real, 0, 1, closed="left")]
+_STEPS = [Interval(Integral, 0, None, closed="left")]
+
+
+class LatentDynamics(NamedTuple):
+    """Smoothed latent states and the modes of their transition.
+
+    Attributes
+    ----------
+    mean, variance : ndarray (T, L)
+        Of the first series.
+    eigenvalues : complex ndarray (D,)
+        Of the transition matrix.
+    times : array-like (T,)
+    """
+
+    mean: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    eigenvalues: NDArray[np.complex128]
+    times: Any
+
+
+class SVAEForecaster(RegressorMixin, TorchEstimator):
+    """Forecast multivariate series with gaps by a structured variational autoencoder.
+
+    A linear dynamical system holds the state; an encoder turns the entries that are present at a
+    step into a Gaussian potential on it, a decoder turns states into distributions of the data.
+    Inference between the two is exact, so that gaps, irregular ends and any horizon need nothing
+    special. (This is the *structured* VAE of Johnson et al. 2016, not the hyperspherical VAE that
+    shares the abbreviation.)
+
+    Two forms: ``fit(df)`` models all columns; ``fit(X, y)`` forecasts y with X known, one row of y
+    for each row of X. Scaling is internal: a scaler before the forecaster is needless and would
+    give scaled forecasts.
+
+    Parameters
+    ----------
+    horizon : int, default=24
+        Steps ahead that training asks for and ``predict`` gives by default; other horizons need
+        no new fit.
+    context_length : int, default=512
+        Rows of history that a forecast reads; three weeks of hourly data. Shorter data use what
+        they have.
+    latent_dim : int, default=64
+        Size of the latent state, per variable if channels are independent. 64 leaves room for
+        levels, a dozen seasonal pairs and free ones.
+    hidden_sizes : sequence of int, default=()
+        Hidden layers of encoder and decoder networks beside their linear paths. None by default:
+        with linear paths all distributions are in closed form, and that was the best on
+        validation.
+    activation : str, default="gelu"
+        Of the networks.
+    likelihood : {"normal", "laplace", "student_t", "bernoulli", "poisson", \
+"negative_binomial"}, default="normal"
+        Distribution of the data given the state. Bernoulli scales data to 0..1; counts are not
+        scaled.
+    scale : {"learned", "network"}, default="learned"
+        Observation noise per variable, or from the decoder network.
+    final_sigmoid : bool, default=False
+        Decode into 0..1 after min-max scaling.
+    layer_norm : bool, default=False
+        Layer normalisation in the networks.
+    channels : {"auto", "independent", "joint"}, default="auto"
+        "independent": each variable has latent chains of its own with shared parameters; "joint":
+        one chain explains all. "auto" takes independent up to 32 variables: cross-variable
+        relations learned jointly did not hold out of sample on the data we measured.
+    group_size : int or None, default=2
+        The transition is block-diagonal in groups of this size (2: damped rotations and trends);
+        None: dense.
+    potential : {"diagonal", "block", "dense"}, default="diagonal"
+        Form of the encoder's precision.
+    encoder_precision : {"learned", "network"}, default="learned"
+        Precision from which entries are present, or also from the network.
+    seasonal_periods : "auto", None or sequence of float, default="auto"
+        Periods in steps where latent rotations start. "auto": from the calendar of the time
+        stamps, or found in the data where there is none.
+    window_level : bool, default=True
+        Take the level of each window off (its first quarter of entries), so that forecasts follow
+        the level of the series.
+    power_transform : {None, "log", "box-cox"}, default=None
+        Of positive data, undone on output.
+    calendar : bool, default=False
+        Add hour, weekday and day-of-year features as known covariates.
+    point_estimate : bool, default=False
+        Point estimate of the transition instead of a posterior over it.
+    natural_gradient : bool, default=True
+        Natural-gradient steps for the transition's posterior instead of ordinary gradients in
+        well-scaled coordinates.
+    natural_learning_rate : float, default=0.1
+        In units of the conjugate update: 1 would replace the posterior.
+    drop_correction : bool, default=False
+        Keep reconstruction and forecasts from moving the transition's posterior.
+    prior_scale, prior_degrees, prior_precision, prior_mean : float, default=0.001, 2.0, 0.001, 0.9
+        Prior of transition and initial state: S_0, nu_0, lam_0, M_0. The source uses S_0 = 1; slow
+        states move by far less than 1 per step.
+    forecast_weight : float, default=1.0
+        Weight of the many-step forecast density in the loss.
+    elbo_weight : float, default=0.1
+        Weight of the evidence lower bound. Small by default: the bound rewards one-step fit, the
+        forecast term what the forecasts need.
+    n_origins : int, default=8
+        Forecast origins per training window.
+    n_samples : int, default=100
+        Sample paths behind forecasts without a closed form; training uses 4.
+    mask_fraction : float, default=0.0
+        Share of entries hidden from the encoder at random in training, and asked for.
+    block_length : int, default=0
+        Length of blocks hidden in training, one per window; 0: none.
+    noise_scale : float, default=0.0
+        Standard deviation of noise added to the encoder's input in training.
+    beta : float, default=1.0
+        Final weight of the KL terms.
+    beta_min : float, default=0.001
+        First weight of the KL terms.
+    beta_warmup_steps, beta_annealing_steps : int, default=500
+        Steps at ``beta_min`` and steps from there to ``beta``; shortened in a short fit.
+    max_epochs : int, default=20
+        An epoch is 20 to 50 steps, about one look at the data.
+    batch_size : int, default=32
+        Windows per step (independent channels count each variable's window).
+    learning_rate : float or "auto", default=0.01
+        Peak rate; "auto" runs a range test.
+    optimizer : {"adam", "adamw", "adafactor"}, default="adam"
+        Of everything but natural-gradient parameters.
+    lr_schedule : {"cosine", "constant", "plateau", "one_cycle"}, default="cosine"
+        Course of the rate.
+    warmup_steps : int, default=10
+        Linear warm-up of the rate.
+    clip_norm : float or None, default=1.0
+        Largest gradient norm.
+    patience : int or None, default=10
+        Epochs without a better validation criterion before training stops.
+    min_delta : float, default=0.0
+        Smallest decrease that counts as better.
+    validation_fraction : float, default=0.1
+        Part set aside to choose the best epoch: the last part of the time, or whole series if
+        there are many. Data too short to spare a horizon are used whole.
+    max_time : float or None, default=None
+        Seconds after which training ends in good order.
+    device : str, default="auto"
+        "cpu", "cuda", "cuda:1" ...; "auto" takes a GPU if there is one.
+    precision : {"32-true", "bf16-mixed", "16-mixed"}, default="32-true"
+        Mixed precision applies to networks only.
+    n_threads : int or None, default=1
+        CPU threads of torch in fit and predict; the small matrices here gain nothing from more.
+        None leaves torch's setting.
+    freq : str, offset or int, optional
+        Time step, if it cannot be inferred.
+    time : hashable, optional
+        Column, level or dim that holds the time.
+    series : hashable or list, optional
+        Columns or dim that tell series apart.
+    random_state : int, RandomState or None, default=None
+        Seed of everything random.
+    verbose : bool, default=False
+        Show a progress bar.
+    callbacks : list of Callback, optional
+        See :mod:`tsvae.training`.
+
+    Attributes
+    ----------
+    model_ : SVAE
+        The torch model, on the CPU.
+    training_log_ : TrainingLog
+        One row per epoch.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only if all column labels are strings.
+
+    References
+    ----------
+    Johnson et al. 2016, arXiv 1603.06277. Zhao & Linderman 2023, arXiv 2305.16543. Bendekgey, Hope
+    & Sudderth 2023, arXiv 2306.08230.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> stamps = pd.date_range("2024-01-01", periods=120, freq="h")
+    >>> wave = np.sin(2 * np.pi * np.arange(120) / 24)
+    >>> df = pd.DataFrame({"load": 50 + 10 * wave}, index=stamps)
+    >>> df.iloc[30:40] = np.nan
+    >>> f = SVAEForecaster(horizon=12, max_epochs=2, latent_dim=8, random_state=0).fit(df)
+    >>> f.predict().shape, f.predict().index[0]
+    ((12, 1), Timestamp('2024-01-06 00:00:00'))
+    >>> f.predict_interval(coverage=0.9).columns.tolist()
+    [('load', 0.9, 'lower'), ('load', 0.9, 'upper')]
+    """
+
+    _parameter_constraints: dict[str, list[Any]] = {
+        "horizon": _POSITIVE_INT,
+        "context_length": _POSITIVE_INT,
+        "latent_dim": _POSITIVE_INT,
+        "hidden_sizes": ["array-like"],
+        "activation": [str],
+        "likelihood": [str],
+        "scale": [StrOptions({"learned", "network"})],
+        "final_sigmoid": ["boolean"],
+        "layer_norm": ["boolean"],
+        "channels": [StrOptions({"auto", "independent", "joint"})],
+        "group_size": [*_POSITIVE_INT, None],
+        "potential": [StrOptions({"diagonal", "block", "dense"})],
+        "encoder_precision": [StrOptions({"learned", "network"})],
+        "seasonal_periods": [StrOptions({"auto"}), "array-like", None],
+        "window_level": ["boolean"],
+        "power_transform": [StrOptions({"log", "box-cox"}), None],
+        "calendar": ["boolean"],
+        "point_estimate": ["boolean"],
+        "natural_gradient": ["boolean"],
+        "natural_learning_rate": _POSITIVE,
+        "drop_correction": ["boolean"],
+        "prior_scale": _POSITIVE,
+        "prior_degrees": _POSITIVE,
+        "prior_precision": _POSITIVE,
+        "prior_mean": [Interval(Real, -1, 1, closed="both")],
+        "forecast_weight": _NON_NEGATIVE,
+        "elbo_weight": _NON_NEGATIVE,
+        "n_origins": _POSITIVE_INT,
+        "n_samples": [Interval(Integral, 2, None, closed="left")],
+        "mask_fraction": _FRACTION,
+        "block_length": _STEPS,
+        "noise_scale": _NON_NEGATIVE,
+        "beta": _NON_NEGATIVE,
+        "beta_min": _NON_NEGATIVE,
+        "beta_warmup_steps": _STEPS,
+        "beta_annealing_steps": _STEPS,
+        "max_epochs": _POSITIVE_INT,
+        "batch_size": _POSITIVE_INT,
+        "learning_rate": [*_POSITIVE, StrOptions({"auto"})],
+        "optimizer": [StrOptions({"adam", "adamw", "adafactor"})],
+        "lr_schedule": [StrOptions({"cosine", "constant", "plateau", "one_cycle"})],
+        "warmup_steps": _STEPS,
+        "clip_norm": [*_POSITIVE, None],
+        "patience": [*_POSITIVE_INT, None],
+        "min_delta": _NON_NEGATIVE,
+        "validation_fraction": _FRACTION,
+        "max_time": [*_POSITIVE, None],
+        "device": [str],
+        "precision": [StrOptions({"32-true", "bf16-mixed", "16-mixed"})],
+        "n_threads": [*_POSITIVE_INT, None],
+        "freq": "no_validation",
+        "time": "no_validation",
+        "series": "no_validation",
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+        "callbacks": [list, tuple, None],
+    }
+
+    def __init__(
+        self,
+        horizon: int = 24,
+        *,
+        context_length: int = 512,
+        latent_dim: int = 64,
+        hidden_sizes: Sequence[int] = (),
+        activation: str = "gelu",
+        likelihood: str = "normal",
+        scale: str = "learned",
+        final_sigmoid: bool = False,
+        layer_norm: bool = False,
+        channels: str = "auto",
+        group_size: int | None = 2,
+        potential: str = "diagonal",
+        encoder_precision: str = "learned",
+        seasonal_periods: str | Sequence[float] | None = "auto",
+        window_level: bool = True,
+        power_transform: str | None = None,
+        calendar: bool = False,
+        point_estimate: bool = False,
+        natural_gradient: bool = True,
+        natural_learning_rate: float = 0.1,
+        drop_correction: bool = False,
+        prior_scale: float = 0.001,
+        prior_degrees: float = 2.0,
+        prior_precision: float = 0.001,
+        prior_mean: float = 0.9,
+        forecast_weight: float = 1.0,
+        elbo_weight: float = 0.1,
+        n_origins: int = 8,
+        n_samples: int = 100,
+        mask_fraction: float = 0.0,
+        block_length: int = 0,
+        noise_scale: float = 0.0,
+        beta: float = 1.0,
+        beta_min: float = 0.001,
+        beta_warmup_steps: int = 500,
+        beta_annealing_steps: int = 500,
+        max_epochs: int = 20,
+        batch_size: int = 32,
+        learning_rate: float | str = 0.01,
+        optimizer: str = "adam",
+        lr_schedule: str = "cosine",
+        warmup_steps: int = 10,
+        clip_norm: float | None = 1.0,
+        patience: int | None = 10,
+        min_delta: float = 0.0,
+        validation_fraction: float = 0.1,
+        max_time: float | None = None,
+        device: str = "auto",
+        precision: str = "32-true",
+        n_threads: int | None = 1,
+        freq: Any = None,
+        time: Any = None,
+        series: Any = None,
+        random_state: Any = None,
+        verbose: bool | int = False,
+        callbacks: Sequence[Any] | None = None,
+    ) -> None:
+        self.horizon = horizon
+        self.context_length = context_length
+        self.latent_dim = latent_dim
+        self.hidden_sizes = hidden_sizes
+        self.activation = activation
+        self.likelihood = likelihood
+        self.scale = scale
+        self.final_sigmoid = final_sigmoid
+        self.layer_norm = layer_norm
+        self.channels = channels
+        self.group_size = group_size
+        self.potential = potential
+        self.encoder_precision = encoder_precision
+        self.seasonal_periods = seasonal_periods
+        self.window_level = window_level
+        self.power_transform = power_transform
+        self.calendar = calendar
+        self.point_estimate = point_estimate
+        self.natural_gradient = natural_gradient
+        self.natural_learning_rate = natural_learning_rate
+        self.drop_correction = drop_correction
+        self.prior_scale = prior_scale
+        self.prior_degrees = prior_degrees
+        self.prior_precision = prior_precision
+        self.prior_mean = prior_mean
+        self.forecast_weight = forecast_weight
+        self.elbo_weight = elbo_weight
+        self.n_origins = n_origins
+        self.n_samples = n_samples
+        self.mask_fraction = mask_fraction
+        self.block_length = block_length
+        self.noise_scale = noise_scale
+        self.beta = beta
+        self.beta_min = beta_min
+        self.beta_warmup_steps = beta_warmup_steps
+        self.beta_annealing_steps = beta_annealing_steps
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.optimizer = optimizer
+        self.lr_schedule = lr_schedule
+        self.warmup_steps = warmup_steps
+        self.clip_norm = clip_norm
+        self.patience = patience
+        self.min_delta = min_delta
+        self.validation_fraction = validation_fraction
+        self.max_time = max_time
+        self.device = device
+        self.precision = precision
+        self.n_threads = n_threads
+        self.freq = freq
+        self.time = time
+        self.series = series
+        self.random_state = random_state
+        self.verbose = verbose
+        self.callbacks = callbacks
+
+    # -- fit -----------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None, *, mask: Any = None) -> Self:
+        """Fit to a panel, or to a target beside known covariates.
+
+        Parameters
+        ----------
+        X : DataFrame, Series, DataArray, Dataset or array
+            Rows = time, columns = variables; NaN = missing. With ``y``: known covariates, one row
+            for each row of y.
+        y : same kinds, optional
+            Target.
+        mask : same kind and shape as X (as y, if given), optional
+            True = observed.
+
+        Returns
+        -------
+        SVAEForecaster
+
+        Raises
+        ------
+        ValueError, TypeError
+            If data or parameters are of no use; the message names the place and the remedy.
+        DivergenceError
+            If training becomes infinite.
+        """
+        self._validate_params()
+        problem = self._reader().fit_problem(X, y, mask)
+        fitted = fit_structured(
+            problem, self.get_params(deep=False), self._seed(), tuple(self.callbacks or ())
+        )
+        self._fit = fitted
+        self._set_public(fitted)
+        return self
+
+    def _set_public(self, fitted: StructuredFit) -> None:
+        self.model_ = fitted.model
+        self.training_log_ = fitted.log
+        index = fitted.target if fitted.covariates is None else fitted.covariates
+        self.n_features_in_ = len(index.variables)
+        self.n_iter_ = len(fitted.log.rows)
+        names = feature_names(index)
+        if names is not None:
+            self.feature_names_in_ = names
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+
+    def update(self, X: Any, y: Any = None, *, mask: Any = None) -> Self:
+        """Append new rows to the history that forecasts start from; parameters stay.
+
+        Parameters
+        ----------
+        X : same kind as in fit
+            Rows that continue the training data (arrays: that follow it).
+        y : same kind as in fit, optional
+            Target, if the fit had one.
+        mask : optional
+            Of the target.
+
+        Returns
+        -------
+        SVAEForecaster
+
+        Raises
+        ------
+        ValueError
+            If the rows do not continue the history.
+        """
+        fitted = self._fitted()
+        if fitted.covariates is None:
+            new = Problem(self._reader().history(X, mask, fitted.target), None)
+        else:
+            new = self._pair(X, y, mask)
+        self._fit = fitted.append(new)
+        return self
+
+    # -- forecasts -----------------------------------------------------------------------------
+
+    def predict(
+        self, X: Any = None, *, horizon: int | None = None, history: Any = None, mask: Any = None
+    ) -> Any:
+        """Forecast means.
+
+        Parameters
+        ----------
+        X : optional
+            After ``fit(df)``: a history to continue; None: the training data. After ``fit(X, y)``:
+            known covariates, one row per wanted step; rows inside the training range get smoothed
+            values, later ones forecasts; rows without stamps follow the training data.
+        horizon : int, optional
+            Steps ahead (``fit(df)`` form); as in fit by default.
+        history : tuple (X, y), optional
+            Another history to continue (``fit(X, y)`` form).
+        mask : optional
+            True = observed; of the history given.
+
+        Returns
+        -------
+        same kind of container as the target
+
+        Raises
+        ------
+        NotFittedError, ValueError, TypeError
+        """
+        found = self._predictive(X, horizon, history, mask)
+        return write(found.mean(), found.index)
+
+    def predict_quantiles(
+        self,
+        X: Any = None,
+        *,
+        quantiles: Sequence[float] = (0.1, 0.5, 0.9),
+        horizon: int | None = None,
+        history: Any = None,
+        mask: Any = None,
+    ) -> Any:
+        """Forecast quantiles: frames with columns (variable, quantile), arrays with a last axis.
+
+        Parameters
+        ----------
+        X, horizon, history, mask : optional
+            As in :meth:`predict`.
+        quantiles : sequence of float, default=(0.1, 0.5, 0.9)
+
+        Returns
+        -------
+        same kind of container as the target
+        """
+        levels = check_levels(quantiles)
+        found = self._predictive(X, horizon, history, mask)
+        return write(found.quantiles(levels), found.index, levels=[("quantile", levels.tolist())])
+
+    def predict_interval(
+        self,
+        X: Any = None,
+        *,
+        coverage: float | Sequence[float] = 0.9,
+        horizon: int | None = None,
+        history: Any = None,
+        mask: Any = None,
+    ) -> Any:
+        """Central forecast intervals: columns (variable, coverage, lower / upper).
+
+        Parameters
+        ----------
+        X, horizon, history, mask : optional
+            As in :meth:`predict`.
+        coverage : float or sequence of float, default=0.9
+
+        Returns
+        -------
+        same kind of container as the target
+        """
+        wanted = check_coverages(coverage)
+        found = self._predictive(X, horizon, history, mask)
+        tails = np.stack([0.5 - wanted / 2, 0.5 + wanted / 2], axis=1)
+        bounds = found.quantiles(tails.ravel())
+        bounds = bounds.reshape(*bounds.shape[:-1], len(wanted), 2)
+        levels = [("coverage", wanted.tolist()), ("bound", ["lower", "upper"])]
+        return write(bounds, found.index, levels=levels)
+
+    def sample(
+        self,
+        n_samples: int = 100,
+        X: Any = None,
+        *,
+        horizon: int | None = None,
+        history: Any = None,
+        mask: Any = None,
+        random_state: Any = 0,
+    ) -> Any:
+        """Joint sample paths of the forecast.
+
+        Parameters
+        ----------
+        n_samples : int, default=100
+        X, horizon, history, mask : optional
+            As in :meth:`predict`; covariate rows inside the training range cannot be sampled.
+        random_state : int or RandomState, default=0
+
+        Returns
+        -------
+        frame with row levels (sample, [series], time), DataArray with dim ``sample``, or array
+        """
+        n_samples = check_horizon(n_samples, "n_samples")
+        seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+        found = self._predictive(X, horizon, history, mask, only_ahead=True)
+        histories = history_windows(self._engine(), found.problem, found.horizon)
+        paths = self._engine().sample(histories, found.horizon, n_samples, seed)
+        return write_samples(found.place_paths(paths), found.index)
+
+    def _predictive(
+        self, X: Any, horizon: Any, history: Any, mask: Any, *, only_ahead: bool = False
+    ) -> StepForecast | RowForecast:
+        fitted = self._fitted()
+        if fitted.covariates is None:
+            return self._steps_ahead(fitted, X, horizon, history, mask)
+        if horizon is not None:
+            raise ValueError(
+                "horizon is given by the rows of X after fit(X, y); leave it out, and give one row "
+                "of covariates per wanted step."
+            )
+        if X is None:
+            raise ValueError(
+                "predict needs X after fit(X, y): the covariates of the wanted steps, one row each."
+            )
+        past = fitted.history if history is None else self._pair(*as_pair(history), mask)
+        rows = self._reader().rows(X, fitted.covariates)
+        layout = fitted.target.with_rows(rows.index)
+        return forecast_rows(self._engine(), past, rows, layout, only_ahead=only_ahead)
+
+    def _steps_ahead(
+        self, fitted: StructuredFit, X: Any, horizon: Any, history: Any, mask: Any
+    ) -> StepForecast:
+        if history is not None:
+            raise ValueError(
+                "history= belongs to fit(X, y); after fit(df) give the history itself as X."
+            )
+        steps = check_horizon(self.horizon if horizon is None else horizon)
+        problem = fitted.history
+        if X is not None:
+            panel = self._reader().history(X, mask, fitted.target)
+            joined = continue_history(problem.target, panel)
+            problem = Problem(panel if joined is None else joined, None)
+        return forecast_steps(self._engine(), problem, steps)
+
+    def _forecast_origins(
+        self,
+        panel: Panel,
+        origins: NDArray[np.int64],
+        horizon: int,
+        quantiles: Sequence[float] | None = None,
+    ) -> NDArray[np.float64]:
+        """Batched forecasts of back-tests: ``(O, B, H, F)`` means or ``(O, B, H, F, Q)``."""
+        return forecast_origins(self._engine(), panel, origins, horizon, quantiles)
+
+    # -- inside the data -----------------------------------------------------------------------
+
+    def impute(self, X: Any, *, mask: Any = None) -> Any:
+        """Fill missing entries with their smoothed means; observed entries stay as they are.
+
+        Parameters
+        ----------
+        X : same kind as in fit
+            After ``fit(df)``.
+        mask : optional
+            True = observed.
+
+        Returns
+        -------
+        same kind of container
+        """
+        panel = self._inside(X, mask, "impute")
+        filled = self._engine().smooth(panel, None).mean()
+        return write(np.where(panel.mask, panel.values, filled), panel.index)
+
+    def impute_quantiles(
+        self, X: Any, *, quantiles: Sequence[float] = (0.1, 0.5, 0.9), mask: Any = None
+    ) -> Any:
+        """Quantiles of every entry; those of an observed entry are its value.
+
+        Parameters
+        ----------
+        X : same kind as in fit
+        quantiles : sequence of float, default=(0.1, 0.5, 0.9)
+        mask : optional
+
+        Returns
+        -------
+        same kind of container
+            Columns (variable, quantile).
+        """
+        levels = check_levels(quantiles)
+        panel = self._inside(X, mask, "impute_quantiles")
+        found = self._engine().smooth(panel, None).quantiles(levels)
+        found = np.where(panel.mask[..., None], panel.values[..., None], found)
+        return write(found, panel.index, levels=[("quantile", levels.tolist())])
+
+    def transform(self, X: Any, *, mask: Any = None) -> Any:
+        """Smoothed latent means, one row per row of X.
+
+        Parameters
+        ----------
+        X : same kind as in fit
+            After ``fit(X, y)``: covariates; latents of the rows inside the training range are
+            smoothed, later ones forecast.
+        mask : optional
+
+        Returns
+        -------
+        same kind of container
+            Columns as :meth:`get_feature_names_out`.
+        """
+        fitted = self._fitted()
+        names = self.get_feature_names_out().tolist()
+        if fitted.covariates is not None:
+            return self._transform_rows(fitted, X, names)
+        panel = self._inside(X, mask, "transform")
+        states = self._engine().latents(panel, None)
+        return write(states.mean, panel.index, variables=names)
+
+    def fit_transform(self, X: Any, y: Any = None, *, mask: Any = None) -> Any:
+        """Fit, then :meth:`transform` the same rows."""
+        if y is None:
+            return self.fit(X, mask=mask).transform(X, mask=mask)
+        return self.fit(X, y, mask=mask).transform(X)
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
+        """Names of the latent columns.
+
+        Parameters
+        ----------
+        input_features : ignored
+            For scikit-learn's interface.
+
+        Returns
+        -------
+        ndarray of str
+            ``z0, z1, ...``; with the variable's name in front if channels are independent.
+        """
+        fitted = self._fitted()
+        latent = [f"z{d}" for d in range(fitted.model.latent_dim)]
+        if not fitted.model.channelwise or fitted.model.n_features == 1:
+            return np.array(latent, dtype=object)
+        names = [f"{v}_{z}" for v in fitted.target.variables for z in latent]
+        return np.array(names, dtype=object)
+
+    def score_samples(self, X: Any, y: Any = None, *, mask: Any = None) -> Any:
+        """Log predictive density of each row given the rows before it.
+
+        Parameters
+        ----------
+        X : same kind as in fit
+            Rows that continue the training stamps are a continuation, others a new series.
+        y : optional
+            Target, if the fit had one.
+        mask : optional
+
+        Returns
+        -------
+        Series, DataArray or array
+            Nats, in original units; 0 for rows without observed entries.
+        """
+        fitted = self._fitted()
+        if fitted.covariates is None:
+            problem = Problem(self._inside(X, mask, "score_samples"), None)
+        else:
+            problem = self._pair(X, y, mask)
+        panel = problem.target
+        past = fitted.history.target
+        joined = continue_history(past, panel) if problem.covariates is None else None
+        if joined is None:
+            density = self._engine().log_density(panel, problem.covariates)
+            return write_rows(density, panel.index, "log_density")
+        density = self._engine().log_density(joined, None)
+        series, step = past.index.positions(panel.index)
+        own = np.zeros((panel.n_series, panel.n_steps))
+        own[panel.index.row_positions()] = density[series, step]
+        return write_rows(own, panel.index, "log_density")
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None, *, mask: Any = None) -> float:
+        """Forecast skill; greater is better.
+
+        Parameters
+        ----------
+        X : same kind as in fit
+            After ``fit(df)``: rows that continue the training data are forecast from it, others
+            are new series whose first rows are history.
+        y : optional
+            Target, if the fit had one.
+        sample_weight : array-like, optional
+            Of the rows, in the ``fit(X, y)`` form.
+        mask : optional
+
+        Returns
+        -------
+        float
+            ``fit(df)``: minus the mean CRPS over rolling origins in training-standardised units.
+            ``fit(X, y)``: R2.
+        """
+        fitted = self._fitted()
+        if fitted.covariates is None:
+            if y is not None:
+                raise ValueError("y was not part of fit(df); leave it out of score.")
+            panel = self._inside(X, mask, "score")
+            engine = self._engine()
+            past = fitted.history.target
+            return -origin_crps(engine, past, panel, fitted.sizes.context, self.horizon)
+        if y is None:
+            raise ValueError("score needs y after fit(X, y): the target at the rows of X.")
+        truth = self._pair(X, y, mask).target
+        mean = self._predictive(X, None, None, None).mean()
+        rows = truth.index.row_positions()
+        seen, wanted, got = truth.mask[rows], truth.values[rows], mean[rows]
+        return masked_r2(wanted, got, seen, sample_weight)
+
+    def latent_dynamics(self, X: Any = None) -> LatentDynamics:
+        """Smoothed latent states of the first series and the transition's eigenvalues.
+
+        Parameters
+        ----------
+        X : same kind as in fit, optional
+            The kept training rows by default.
+
+        Returns
+        -------
+        LatentDynamics
+        """
+        fitted = self._fitted()
+        problem = fitted.history
+        if X is not None:
+            problem = Problem(self._inside(X, None, "latent_dynamics"), None)
+        states = self._engine().latents(*problem)
+        panel = problem.target
+        matrix = fitted.model.dynamics.plug_in().transition_matrix.double().numpy()
+        stamps = panel.index.clock.stamps(panel.index.starts[0] + np.arange(panel.lengths[0]))
+        return LatentDynamics(
+            states.mean[0], states.variance[0], np.linalg.eigvals(matrix).ravel(), stamps
+        )
+
+    # -- plumbing ------------------------------------------------------------------------------
+
+    def _fitted(self) -> StructuredFit:
+        check_is_fitted(self, "model_")
+        fitted: StructuredFit = self._fit
+        return fitted
+
+    def _engine(self) -> Engine:
+        return self._fitted().engine(self.get_params(deep=False))
+
+    def _reader(self) -> Reader:
+        return Reader(self.time, self.series, self.freq, type(self).__name__)
+
+    def _inside(self, X: Any, mask: Any, method: str) -> Panel:
+        fitted = self._fitted()
+        if fitted.covariates is not None:
+            raise ValueError(
+                f"{method} is for models fitted by fit(df); after fit(X, y) use predict(X), which "
+                "gives smoothed values for rows inside the training range."
+            )
+        return self._reader().history(X, mask, fitted.target)
+
+    def _pair(self, X: Any, y: Any, mask: Any) -> Problem:
+        fitted = self._fitted()
+        assert fitted.covariates is not None
+        if y is None:
+            raise ValueError("y is needed beside X: the model was fitted by fit(X, y).")
+        return self._reader().pair(X, y, mask, fitted.covariates, fitted.target)
+
+    def _transform_rows(self, fitted: StructuredFit, X: Any, names: list[str]) -> Any:
+        assert fitted.covariates is not None
+        rows = self._reader().rows(X, fitted.covariates)
+        latent = latent_rows(self._engine(), fitted.history, rows)
+        return write(latent, fitted.target.with_rows(rows.index), variables=names)
+
+    def _pack(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return pack_fit(self._fitted())
+
+    def _unpack(self, header: dict[str, Any], tensors: dict[str, Any]) -> None:
+        self._fit = unpack_fit(header, tensors)
+        self._set_public(self._fit)
