@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,14 +11,16 @@ from numpy.typing import NDArray
 
 from tsvae.lds import LDSParameters
 from tsvae.models import SVAE
-from tsvae.models.start import rotation_start, state_roles
+from tsvae.models.start import precision_start, rotation_start, state_roles
 
-__all__ = ["Sizes", "detect_periods", "regress", "resolve_sizes", "start_dynamics"]
+__all__ = ["Sizes", "Start", "detect_periods", "regress", "resolve_sizes", "start_model"]
 
 Array = NDArray[np.float64]
 
 #: Up to so many variables each gets its own latent chain; above, one chain serves all.
 MAX_CHANNELS = 32
+#: Precision of a complete observation at the start, in units of the prior's.
+PRECISION_START = 0.1
 _N_PEAKS = 4
 _PEAK_RATIO = 8.0
 _RIDGE = 1.0
@@ -144,19 +147,35 @@ def _vertex(power: Array, k: int) -> float:
     return 0.0 if bend == 0 else float(np.clip(0.5 * (left - right) / bend, -0.5, 0.5))
 
 
-def start_dynamics(
+class Start(NamedTuple):
+    """Where a model begins.
+
+    Attributes
+    ----------
+    dynamics : LDSParameters or None
+        None: the prior's mean.
+    precision : list of float or float
+        Of the encoder, per latent coordinate.
+    """
+
+    dynamics: LDSParameters | None
+    precision: list[float] | float
+
+
+def start_model(
     latent_dim: int,
     group_size: int | None,
     periods: list[float],
     sizes: Sizes,
     seed: int,
     n_inputs: int = 0,
-) -> LDSParameters | None:
-    """Starting transition: roles for groups of two, none (the prior's mean) for others."""
+) -> Start:
+    """Starting transition and precision: roles for groups of two, plain for others."""
     if group_size != 2:
-        return None
+        return Start(None, PRECISION_START)
     generator = torch.Generator().manual_seed(seed)
-    return rotation_start(state_roles(latent_dim // 2, periods, sizes.context, generator), n_inputs)
+    roles = state_roles(latent_dim // 2, periods, sizes.context, generator)
+    return Start(rotation_start(roles, n_inputs), precision_start(roles, PRECISION_START))
 
 
 @torch.no_grad()

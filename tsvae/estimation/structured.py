@@ -12,11 +12,13 @@ from torch import Tensor
 
 from tsvae.estimation.building import (
     MAX_CHANNELS,
+    PRECISION_START,
     Sizes,
+    Start,
     detect_periods,
     regress,
     resolve_sizes,
-    start_dynamics,
+    start_model,
 )
 from tsvae.estimation.covariates import InputDesign
 from tsvae.estimation.engine import Engine
@@ -24,6 +26,7 @@ from tsvae.estimation.fitting import TrainingData, fit_model
 from tsvae.estimation.model_file import pack_array
 from tsvae.estimation.reading import Problem
 from tsvae.estimation.scaling import PanelScaler, Scaling, fit_scaler
+from tsvae.lds import LDSParameters
 from tsvae.models import SVAE
 from tsvae.nn import get_likelihood
 from tsvae.panel import Panel, PanelIndex, calendar_features, concat, seasonal_periods
@@ -34,7 +37,6 @@ __all__ = ["StructuredFit", "fit_structured", "pack_fit", "unpack_fit"]
 Parameters = Mapping[str, Any]
 
 _SCALE_START = 0.4  # observation noise of standardised data at the start
-_PRECISION_START = 0.1
 _ELBO_SHARE = 0.25  # of a training batch: the smoother costs more than the filter
 _TRAINING_SAMPLES = 4
 
@@ -122,7 +124,8 @@ def fit_structured(
     if not params["window_level"] or not _real(params) or params["final_sigmoid"]:
         sizes = replace(sizes, level_entries=0)
     settings = _model_settings(panel, design.n_inputs, sizes, params, seed)
-    model = _build(settings, _start(panel, values, sizes, settings, params, seed))
+    start = _start(panel, values, sizes, settings, params, seed)
+    model = _build(settings, start.dynamics, start.precision)
     if inputs is not None and _real(params):
         regress(model, values, panel.mask, inputs)
     beta = BetaSchedule(
@@ -247,7 +250,6 @@ def _model_settings(
         "scale": params["scale"],
         "potential": params["potential"],
         "precision": params["encoder_precision"],
-        "precision_start": _PRECISION_START,
         "scale_start": _SCALE_START,
         "level_entries": sizes.level_entries,
         "learn_scale": channelwise and real and n_features > 1,
@@ -264,13 +266,17 @@ def _model_settings(
     }
 
 
-def _build(settings: Mapping[str, Any], start: Any = None) -> SVAE:
+def _build(
+    settings: Mapping[str, Any],
+    start: LDSParameters | None = None,
+    precision: list[float] | float = PRECISION_START,
+) -> SVAE:
     settings = dict(settings)
     dynamics = {**settings.pop("dynamics"), "start": start}
     n_features = settings.pop("n_features")
     for name in ("encoder_sizes", "decoder_sizes"):
         settings[name] = tuple(settings[name])
-    return SVAE(n_features, dynamics=dynamics, **settings)
+    return SVAE(n_features, dynamics=dynamics, precision_start=precision, **settings)
 
 
 def _start(
@@ -280,7 +286,7 @@ def _start(
     settings: Mapping[str, Any],
     params: Parameters,
     seed: int,
-) -> Any:
+) -> Start:
     wanted = params["seasonal_periods"]
     if wanted is None:
         periods: list[float] = []
@@ -296,7 +302,7 @@ def _start(
             )
     n_inputs = 0 if settings["channelwise"] else settings["n_inputs"]
     size = params["group_size"]
-    return start_dynamics(settings["latent_dim"], size, periods, sizes, seed, n_inputs)
+    return start_model(settings["latent_dim"], size, periods, sizes, seed, n_inputs)
 
 
 def _config(params: Parameters) -> TrainingConfig:

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from tsvae.lds import LDSParameters, make_parameters
 
-__all__ = ["StateRoles", "rotation_start", "seasonal_angles", "state_roles"]
+__all__ = ["StateRoles", "precision_start", "rotation_start", "seasonal_angles", "state_roles"]
 
 _LEVEL_SHARE, _FREE_SHARE = 4, 4  # one group in four each
 _FREE_HALF_LIVES = (100.0, 30.0, 10.0, 3.0)
 _N_HARMONICS = 6
+_UNSEEN = 1e-4
 _NOISE_SHARE = 0.01  # process variance over the stationary one, at the start
 
 
@@ -33,10 +34,13 @@ class StateRoles(NamedTuple):
         Radians per step; 0 for levels.
     half_lives : Tensor (G,)
         Steps after which a disturbance has halved.
+    trends : Tensor of bool (G,)
+        Groups of a level and its slope.
     """
 
     angles: Tensor
     half_lives: Tensor
+    trends: Tensor
 
 
 def seasonal_angles(periods: Sequence[float], longest: float) -> list[float]:
@@ -111,11 +115,14 @@ def state_roles(
     for g in range(n_free):
         angles.append(0.5 * math.pi * float(draws[g]))
         half_lives.append(_FREE_HALF_LIVES[g % len(_FREE_HALF_LIVES)])
-    return StateRoles(torch.tensor(angles), torch.tensor(half_lives).clamp_min(1.0))
+    trends = torch.arange(n_groups) < (1 if n_levels > 1 else 0)
+    return StateRoles(torch.tensor(angles), torch.tensor(half_lives).clamp_min(1.0), trends)
 
 
 def rotation_start(roles: StateRoles, n_inputs: int = 0) -> LDSParameters:
-    """Damped rotations with unit initial covariance and a little process noise.
+    """Damped rotations and trends with unit initial covariance and a little process noise.
+
+    A trend's second coordinate is its slope, in units of one per tenth of a half-life.
 
     Parameters
     ----------
@@ -132,6 +139,9 @@ def rotation_start(roles: StateRoles, n_inputs: int = 0) -> LDSParameters:
     radius = 0.5 ** (1.0 / half_life)
     cosine, sine = radius * angle.cos(), radius * angle.sin()
     rotation = torch.stack((cosine, -sine, sine, cosine), dim=1).unflatten(1, (2, 2))
+    shear = torch.zeros_like(rotation)
+    shear[:, 0, 1] = torch.where(roles.trends, 10.0 / half_life, 0.0)
+    rotation = rotation + shear
     eye = torch.eye(2, dtype=torch.float64).expand_as(rotation)
     noise = _NOISE_SHARE * (1.0 - radius**2 + 1e-3)
     start = make_parameters(
@@ -141,3 +151,25 @@ def rotation_start(roles: StateRoles, n_inputs: int = 0) -> LDSParameters:
         input_matrix=rotation.new_zeros(len(angle), 2, n_inputs),
     )
     return LDSParameters(*(None if part is None else part.float() for part in start))
+
+
+def precision_start(roles: StateRoles, precision: float) -> list[float]:
+    """Starting precision of the encoder per latent coordinate.
+
+    Slopes are not seen: they start almost without precision of their own.
+
+    Parameters
+    ----------
+    roles : StateRoles
+    precision : float
+        Of all other coordinates.
+
+    Returns
+    -------
+    list of float, length D
+    """
+    return [
+        precision * (_UNSEEN if coordinate == 1 and trend else 1.0)
+        for trend in roles.trends.tolist()
+        for coordinate in (0, 1)
+    ]

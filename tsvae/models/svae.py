@@ -17,6 +17,7 @@ random origins t and asks for it: the many-step predictive density, from the sam
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -79,7 +80,7 @@ class SVAE(nn.Module):
     precision : {"learned", "network"}, default="learned"
     skip : bool, default=True
         Linear paths beside the networks.
-    precision_start : float, default=0.1
+    precision_start : float or sequence of float, default=0.1
         Precision of a complete observation at the start, in units of the prior's.
     scale_start : float, default=0.4
         Observation noise at the start, in standardised units.
@@ -131,7 +132,7 @@ class SVAE(nn.Module):
         potential: Literal["diagonal", "block", "dense"] = "diagonal",
         precision: Literal["learned", "network"] = "learned",
         skip: bool = True,
-        precision_start: float = 0.1,
+        precision_start: float | Sequence[float] = 0.1,
         scale_start: float = 0.4,
         level_entries: int = 0,
         learn_scale: bool = False,
