@@ -124,12 +124,12 @@ array.reshape(1, -1) if it contains a single sample.
         like=like,
         rows=rows,
     )
+    check_not_sparse(X, name)  # before dicts: scipy's dok_array is one
     if X is None or isinstance(X, (str, bytes, dict, set)):
         raise TypeError(
             f"{name} must be a DataFrame, Series, DataArray, Dataset or array, "
             f"got {type(X).__name__}."
         )
-    check_not_sparse(X, name)
     if isinstance(X, (pd.DataFrame, pd.Series)):
         from .read_frame import read_frame
 
