@@ -236,11 +236,15 @@ def finish(
 
 
 def _scatter(rows: np.ndarray, index: PanelIndex) -> np.ndarray:
-    """Return grid values (B, T, F) of rows (N, F); no copy where rows already fill the grid."""
+    """Return grid values (B, T, F) of rows (N, F); no copy where rows already fill the grid.
+
+    Always C-ordered: sums round differently in another memory layout, and equal data must give
+    equal fits.
+    """
     shape = (index.n_series, index.n_steps, rows.shape[1])
     flat = index.row_series * index.n_steps + index.row_step
     if len(flat) == shape[0] * shape[1] and np.array_equal(flat, np.arange(len(flat))):
-        return rows.reshape(shape)
+        return np.ascontiguousarray(rows).reshape(shape)
     grid = np.zeros((shape[0] * shape[1], shape[2]), dtype=rows.dtype)
     grid[flat] = rows
     return grid.reshape(shape)
