@@ -19,12 +19,65 @@ No gradients here: the callers are ``autograd.Function``.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 LARGEST = 2  # group sizes up to this one take the component-first path
+TIME = -4
+BLOCK = 65536  # numbers per plane and block of ``by_blocks``
+
+
+def steps(values: Tensor, start: int, stop: int | None = None, stride: int = 1) -> Tensor:
+    """Slice along time (a view)."""
+    return values[..., start:stop:stride, :, :, :]
+
+
+def by_blocks(
+    function: Callable[..., tuple[Tensor, ...]],
+    first: Tensor,
+    *others: Tensor | None,
+    into: Sequence[Tensor] = (),
+) -> tuple[Tensor, ...]:
+    """Apply a function of single steps to blocks of time that stay in the cache.
+
+    A long chain of elementwise passes over arrays larger than the cache would read and write main
+    memory (and ask for new pages) at every pass.
+
+    Parameters
+    ----------
+    function : callable
+        Takes the tensors and returns a tuple of tensors with the time axis of ``first``.
+    first, others : Tensor or None
+        Those with one step are given whole.
+    into : sequence of Tensor, optional
+        Where to write the results.
+
+    Returns
+    -------
+    tuple of Tensor
+    """
+    n_steps = first.shape[TIME]
+    width = max(x.shape[-3:].numel() for x in (first, *others) if x is not None)
+    size = max(1, BLOCK // width)
+    if size >= n_steps and not into:
+        return function(first, *others)
+    results = list(into)
+    for start in range(0, n_steps, size):
+        parts = function(
+            *(
+                x if x is None or x.shape[TIME] == 1 else steps(x, start, start + size)
+                for x in (first, *others)
+            )
+        )
+        if not results:
+            ends = ((*x.shape[:TIME], n_steps, *x.shape[TIME + 1 :]) for x in parts)
+            results = [x.new_empty(shape) for x, shape in zip(parts, ends, strict=True)]
+        for result, part in zip(results, parts, strict=True):
+            steps(result, start, start + size).copy_(part)
+    return tuple(results)
 
 
 def times_vector(matrix: Tensor, vector: Tensor, plus: Tensor | None = None) -> Tensor:

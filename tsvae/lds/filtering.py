@@ -89,6 +89,9 @@ class Means(Protocol):
     def filtered(self) -> Tensor:
         """E[z_t | potentials up to t], (B, T, D)."""
 
+    def filtered_at(self, at: Tensor) -> Tensor:
+        """E[z_t | potentials up to t] at one step of each series, (B, D)."""
+
     def predicted(self) -> Tensor:
         """E[z_t | potentials before t], (B, T, D)."""
 
@@ -150,6 +153,10 @@ class FilterResult:
         """E[z_t | potentials up to t], (B, T, D)."""
         with torch.set_grad_enabled(self.grad_enabled):
             return self.means.filtered()
+
+    def mean_at(self, at: Tensor) -> Tensor:
+        """Pick the filtered mean at one step of each series, ``at (B,)`` -> ``(B, D)``."""
+        return self.means.filtered_at(at)
 
     @cached_property
     def predicted_mean(self) -> Tensor:
@@ -275,6 +282,9 @@ class _GeneralMeans(NamedTuple):
 
     def filtered(self) -> Tensor:
         return self.layout.states_out(self.after)
+
+    def filtered_at(self, at: Tensor) -> Tensor:
+        return self.filtered()[torch.arange(len(at), device=at.device), at]
 
     def predicted(self) -> Tensor:
         return self.layout.states_out(self.before)
@@ -489,16 +499,16 @@ def final_state(filtered: FilterResult, lengths: Tensor | None = None) -> StateA
     StateAt
         ``mean (B, D)`` and ``covariance (1, G, K, K)`` if all share it, else ``(B, G, K, K)``.
     """
-    mean = filtered.filtered_mean
-    n_series = mean.shape[0]
-    if lengths is None or bool((lengths == mean.shape[1]).all()):
+    n_series, steps = filtered.n_series, filtered.filtered_covariance.shape[1]
+    if lengths is None or bool((lengths == steps).all()):
         last = filtered.filtered_covariance[:, -1]
         if last.shape[0] != 1:
             last = per_series(last, filtered.pattern, n_series)
-        return StateAt(mean[:, -1], last)
+        at = torch.full((n_series,), steps - 1, device=last.device)
+        return StateAt(filtered.mean_at(at), last)
     at = lengths.clamp_min(1) - 1
-    rows = torch.arange(n_series, device=mean.device)
     index = filtered.pattern
     if index is None:
+        rows = torch.arange(n_series, device=at.device)
         index = rows if filtered.filtered_covariance.shape[0] == n_series else 0 * rows
-    return StateAt(mean[rows, at], filtered.filtered_covariance[index, at])
+    return StateAt(filtered.mean_at(at), filtered.filtered_covariance[index, at])

@@ -1,4 +1,4 @@
-"""One filter pass in component-first planes: from parameters and potentials to ``grouped``.
+"""One filter pass in component-first planes: from parameters and potentials to means.
 
 ``GroupedPass`` carries the planes that the filter, the smoother and the local KL share. States are
 converted to ``(B, T, D)`` only where a caller reads them.
@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from tsvae.lds.grouped import (
+from tsvae.lds.grouped_covariances import GroupedCovariances, StepMatrices, filter_covariances
+from tsvae.lds.grouped_means import (
     ChainInputs,
-    GroupedCovariances,
     GroupedMeans,
     GroupedSmoothed,
-    StepMatrices,
-    filter_covariances,
     filter_means,
     filtered_means,
     log_normalizers,

@@ -30,25 +30,21 @@ import torch
 from torch import Tensor
 
 from tsvae.lds.components import (
+    TIME,
     congruence,
     posterior,
+    steps,
     times_matrix,
     times_vector,
     transpose,
     update,
 )
 
-TIME = -4
 # Numbers per step and component from which a loop over steps beats the reduction.
 LOOP_FROM = 2048
 LOOP_BELOW = 6
 
 _Apply = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def steps(values: Tensor, start: int, stop: int | None = None, stride: int = 1) -> Tensor:
-    """Slice along time (a view)."""
-    return values[..., start:stop:stride, :, :, :]
 
 
 class _Halves(NamedTuple):

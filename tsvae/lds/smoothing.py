@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from tsvae.lds.filtering import FilterResult, per_series
-from tsvae.lds.grouped import GroupedSmoothed, smooth_covariances
+from tsvae.lds.grouped_covariances import smooth_covariances
+from tsvae.lds.grouped_means import GroupedSmoothed
 from tsvae.lds.layout import covariances_out, matrices_out, matrix_planes_view, repeat_groups
 from tsvae.lds.linalg import identity_like, solve_positive, symmetrize
 from tsvae.lds.parameters import LDSParameters

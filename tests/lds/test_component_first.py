@@ -1,0 +1,223 @@
+"""Component-first inference of groups of one and two against the loops of the general path."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tsvae import lds
+from tsvae.lds import components, filtering, recursions
+from tsvae.lds.scans import affine_scan, congruence_scan, covariance_recursion
+
+STEPS = [1, 2, 3, 6, 7, 8, 13, 64, 101]
+
+
+def _draw(seed, *shape):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def _flat(planes):
+    """``(K, K, T, P, 1, G)`` -> ``(T, P * G, K, K)``."""
+    return planes.permute(2, 3, 4, 5, 0, 1).flatten(1, 3)
+
+
+@pytest.fixture(params=[1, 10**9], ids=["loop", "reduction"])
+def forced(request, monkeypatch):
+    """Both ways through the recursions, whatever the size of the problem."""
+    monkeypatch.setattr(recursions, "LOOP_FROM", request.param)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_recursions_equal_the_loops(forced, size, steps, reverse):
+    links = 0.7 * _draw(0, size, size, steps - 1, 3, 1, 2)
+    states = _draw(1, size, steps, 3, 4, 2)
+    root = _draw(2, size, size, steps, 3, 1, 2)
+    constants = components.times_matrix(root, components.transpose(root))
+    # The general path keeps a matrix at each step, ignored at the first visited one.
+    unused = torch.zeros(1, 6, size, size, dtype=torch.float64)
+    order = (_flat(links), unused) if reverse else (unused, _flat(links))
+    matrices = torch.cat(order)
+    rows = states.permute(1, 2, 4, 3, 0).flatten(1, 2)
+    want = affine_scan(matrices, rows, reverse).unflatten(1, (3, 2)).permute(4, 0, 1, 3, 2)
+    torch.testing.assert_close(recursions.affine(links, states, reverse), want)
+    want = congruence_scan(matrices, _flat(constants), reverse)
+    torch.testing.assert_close(_flat(recursions.congruences(links, constants, reverse)), want)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("steps", STEPS)
+def test_riccati_equals_the_loop(forced, size, steps):
+    def spd(seed, *shape):
+        root = _draw(seed, size, size, *shape)
+        return components.times_matrix(root, components.transpose(root))
+
+    precision = spd(0, steps, 3, 1, 2) * (_draw(5, steps, 3, 1, 2) > 0)
+    a, q, first = _draw(1, size, size, 1, 1, 1, 2), spd(2, 1, 1, 1, 2), spd(3, 1, 1, 1, 2)
+    got = _flat(recursions.riccati(a, q, first, precision))
+    repeated = (_flat(x.expand(-1, -1, -1, 3, -1, -1))[0] for x in (a, q, first))
+    want = covariance_recursion(*repeated, _flat(precision)).predicted
+    torch.testing.assert_close(got, want)
+    assert torch.equal(got, got.mT)
+
+
+def _leaves(oracle, rng, groups, size, sharing, steps, excess, inputs):
+    params = oracle.random_system(rng, groups, size, inputs)
+    form = "diagonal" if sharing != "indexed" else "block"
+    potentials = oracle.random_potentials(rng, form, sharing, 4, steps, groups, size)
+    n = size + inputs + 1
+    root = torch.from_numpy(rng.normal(size=(groups, n, n)))
+    if excess:
+        constant = torch.from_numpy(rng.normal(size=groups))
+        params = params._replace(excess=lds.Excess(0.1 * root @ root.mT, constant, 2 * constant))
+    known = torch.from_numpy(rng.normal(size=(4, steps, inputs))) if inputs else None
+    return params, potentials, known
+
+
+def _outcome(params, potentials, known, lengths):
+    """Every result of a pass, and a scalar that weighs all their entries."""
+    filtered = lds.filter_states(params, potentials, known, lengths)
+    smoothed = lds.smooth(params, filtered)
+    results = {
+        "filtered_mean": filtered.filtered_mean,
+        "predicted_mean": filtered.predicted_mean,
+        "filtered_covariance": filtered.filtered_covariance,
+        "predicted_covariance": filtered.predicted_covariance,
+        "log_normalizer": filtered.log_normalizer,
+        "linear": filtered.linear,
+        "precision": filtered.precision,
+        "smoothed_mean": smoothed.smoothed_mean,
+        "smoothed_covariance": smoothed.smoothed_covariance,
+        "cross_covariance": smoothed.cross_covariance,
+        "local_kl": lds.local_kl(params, filtered, smoothed),
+    }
+    total = sum(
+        (torch.arange(1.0, 1.0 + x.numel(), dtype=x.dtype).sin() * x.flatten()).sum()
+        for x in results.values()
+    )
+    return results, total
+
+
+def _symmetric(params):
+    """Gradients by a symmetric matrix are only defined up to an antisymmetric part."""
+
+    def half(x):
+        return 0.5 * (x + x.mT)
+
+    excess = params.excess
+    if excess is not None:
+        excess = excess._replace(precision=half(excess.precision))
+    return params._replace(
+        noise_covariance=half(params.noise_covariance),
+        initial_covariance=half(params.initial_covariance),
+        excess=excess,
+    )
+
+
+def _run(given, lengths):
+    """Results and gradients with respect to everything given."""
+    leaves = []
+
+    def leaf(value):
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            leaves.append(value.clone().requires_grad_())
+            return leaves[-1]
+        return type(value)(*map(leaf, value)) if isinstance(value, tuple) else value
+
+    params, potentials, known = (leaf(part) for part in given)
+    results, total = _outcome(_symmetric(params), potentials, known, lengths)
+    grads = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+    return results, [g if g.ndim < 4 else 0.5 * (g + g.mT) for g in grads]
+
+
+@pytest.mark.parametrize("block", [65536, 16], ids=["whole", "blocks"])
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("sharing", ["shared", "own", "indexed"])
+@pytest.mark.parametrize(
+    ("excess", "inputs", "ends"), [(False, 0, False), (True, 0, False), (True, 2, True)]
+)
+def test_pass_equals_the_general_path(
+    oracle, monkeypatch, block, size, sharing, excess, inputs, ends
+):
+    """Values and gradients of the two paths, each entry weighed."""
+    monkeypatch.setattr(components, "BLOCK", block)
+    for steps in (1, 2, 3, 17):
+        rng = np.random.default_rng(steps)
+        given = _leaves(oracle, rng, 2, size, sharing, steps, excess, inputs)
+        lengths = torch.tensor([steps, steps, max(1, steps - 2), 0]) if ends else None
+
+        results, grads = _run(given, lengths)
+        with monkeypatch.context() as patch:
+            patch.setattr(filtering, "LARGEST", 0)
+            wanted, want_grads = _run(given, lengths)
+        for name, value in results.items():
+            torch.testing.assert_close(value, wanted[name], rtol=1e-8, atol=1e-8, msg=name)
+        for got, want in zip(grads, want_grads, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("radius", [0.9, 1.0])
+def test_ten_thousand_steps_in_float32(oracle, radius):
+    """Precisions of ten orders of magnitude, long gaps, against float64."""
+    generator = torch.Generator().manual_seed(0)
+    steps, groups = 10_000, 3
+    angle = torch.tensor([0.1, 1.0, 2.5], dtype=torch.float64)
+    turn = torch.stack((angle.cos(), -angle.sin(), angle.sin(), angle.cos()), -1)
+    params = lds.make_parameters(
+        radius * turn.reshape(3, 2, 2), 0.1 * torch.eye(2, dtype=torch.float64).repeat(3, 1, 1)
+    )
+    shape = (1, steps, 2 * groups)
+    scale = 10.0 ** (10 * torch.rand(shape, generator=generator, dtype=torch.float64) - 5)
+    scale *= torch.rand(shape[:2], generator=generator).unsqueeze(-1) < 0.5
+    scale[:, 4000:4500] = 0.0
+    at = torch.randn((2, *shape[1:]), generator=generator, dtype=torch.float64)
+    outcomes = []
+    for dtype in (torch.float32, torch.float64):
+        leaves = [x.to(torch.float32).to(dtype).requires_grad_() for x in (scale * at, scale)]
+        given = oracle.cast(params, torch.float32)
+        given = oracle.cast(given, dtype)
+        filtered = lds.filter_states(given, lds.Potentials(*leaves))
+        smoothed = lds.smooth(given, filtered)
+        kl = lds.local_kl(given, filtered, smoothed)
+        kl.sum().backward()
+        outcomes.append((smoothed.smoothed_mean, smoothed.smoothed_covariance, kl))
+        assert all(torch.isfinite(leaf.grad).all() for leaf in leaves)
+    for got, want in zip(*outcomes, strict=True):
+        assert oracle.relative(got.detach(), want.detach()) <= 1e-4
+
+
+def test_lazy_results_keep_their_gradient():
+    params = lds.make_parameters(0.5 * torch.eye(2), torch.eye(2))
+    linear = torch.ones(1, 4, 2, requires_grad=True)
+    filtered = lds.filter_states(params, lds.Potentials(linear, torch.ones(1, 4, 2)))
+    with torch.no_grad():
+        assert torch.isfinite(filtered.log_normalizer).all()
+        assert torch.isfinite(filtered.predicted_mean).all()
+    filtered.log_normalizer.sum().backward()
+    assert linear.grad.abs().min() > 0
+    with torch.no_grad():
+        again = lds.filter_states(params, lds.Potentials(linear, torch.ones(1, 4, 2)))
+    assert not again.filtered_mean.requires_grad
+    torch.testing.assert_close(again.filtered_mean, filtered.filtered_mean.detach())
+    torch.testing.assert_close(again.predicted_mean, filtered.predicted_mean.detach())
+    torch.testing.assert_close(again.log_normalizer, filtered.log_normalizer.detach())
+    torch.testing.assert_close(
+        lds.final_state(again, torch.tensor([3])).mean, filtered.filtered_mean[:, 2].detach()
+    )
+
+
+@pytest.mark.parametrize("inputs", [0, 1])
+def test_permuted_patterns_of_every_series(oracle, inputs):
+    """As many patterns as series, in another order."""
+    rng = np.random.default_rng(0)
+    params, potentials, known = _leaves(oracle, rng, 2, 2, "own", 9, True, inputs)
+    order = torch.tensor([2, 0, 3, 1])
+    shuffled = potentials._replace(precision=potentials.precision[order.argsort()], pattern=order)
+    for lengths in (None, torch.tensor([9, 7, 9, 4])):
+        want, _ = _outcome(params, potentials, known, lengths)
+        got, _ = _outcome(params, shuffled, known, lengths)
+        for name in ("linear", "filtered_mean", "smoothed_mean", "local_kl", "log_normalizer"):
+            torch.testing.assert_close(got[name], want[name])

@@ -1,0 +1,426 @@
+r"""State means of groups of one or two dimensions, with hand-written gradients.
+
+Component-first arrays (module ``components``): matrices ``(K, K, T, P, 1, G)``, states
+``(K, T, P, R, G)``. With the update's J, S, X at every step (same module), predicted means m,
+filtered means :math:`m^+`, and :math:`H_t = J_t A`, :math:`E_t = A J_t`:
+
+.. math::
+    m^+_t = H_t m^+_{t-1} + J_t c_t + S_t h_t, \qquad m_t = A m^+_{t-1} + c_t, \qquad
+    \rho_t = J_t'h_t - X_t m_t = P_t^{-1}(m^+_t - m_t).
+
+Smoothing needs no inverse either: :math:`\xi_t = \partial \log Z / \partial m_t` (Bryson & Frazier
+1963) obeys
+
+.. math::
+    \xi_t = E_t' \xi_{t+1} + \rho_t, \qquad
+    \bar m_t = m_t + P_t \xi_t = m^+_t + S_t A' \xi_{t+1},
+
+and the mean part of the local KL is the energy of the smoothed disturbances, a sum of non-negative
+terms: :math:`\tfrac12 \xi_1'\Sigma_0\xi_1 + \tfrac12 \sum_{t>1} \xi_t' Q \xi_t`.
+
+**Gradients.** From :math:`dJ = -J\,dP\,X - S\,d\Lambda\,J`, :math:`dS = J\,dP\,J' - S\,d\Lambda\,S`
+and :math:`dX = J'd\Lambda J - X\,dP\,X` follow
+
+.. math::
+    dm^+_t = J\,dP\,\rho - S\,d\Lambda\,m^+ + \dots, \qquad
+    d\xi_t = -X\,dP\,\xi - J'd\Lambda\,\bar m + \dots,
+
+with the adjoints running through the same links transposed: all gradients with respect to P, and
+to :math:`\Lambda` are sums of outer products of states.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tsvae.lds.components import (
+    TIME,
+    by_blocks,
+    outer_sums,
+    steps,
+    symmetric,
+    times_matrix,
+    times_vector,
+    transpose,
+)
+from tsvae.lds.grouped_covariances import ALL, StepMatrices
+from tsvae.lds.recursions import affine
+
+SERIES = (-2,)
+SHARED = (-3, -2)
+_Gradient = Tensor | None
+
+
+class ChainInputs(NamedTuple):
+    """What means depend on; differentiable.
+
+    Attributes
+    ----------
+    linear : Tensor (K, T, P, R, G)
+        h.
+    drift : Tensor (K, T or 1, 1 or P, 1 or R, G)
+        c; its first step is unused.
+    start : Tensor (K, 1, 1, 1, G)
+        Mean of the first state.
+    transition : Tensor (K, K, 1, 1, 1, G)
+    covariance, precision : Tensor (K, K, T, P, 1, G)
+        P (predicted) and Lambda.
+    """
+
+    linear: Tensor
+    drift: Tensor
+    start: Tensor
+    transition: Tensor
+    covariance: Tensor
+    precision: Tensor
+
+    def later_drift(self) -> Tensor:
+        """Drift of every step but the first."""
+        return self.drift if self.drift.shape[TIME] == 1 else steps(self.drift, 1)
+
+
+def filtered_means(inputs: ChainInputs, matrices: StepMatrices) -> Tensor:
+    """Compute m+ of every step, without gradient."""
+    (constants,) = by_blocks(_constants, matrices.gain, inputs.linear, matrices.keep, inputs.drift)
+    gain, keep = steps(matrices.gain, 0, 1), steps(matrices.keep, 0, 1)
+    start = _constants(gain, steps(inputs.linear, 0, 1), keep, inputs.start)
+    steps(constants, 0, 1).copy_(*start)
+    return affine(steps(matrices.forward, 1), constants)
+
+
+def _constants(gain: Tensor, linear: Tensor, keep: Tensor, drift: Tensor) -> tuple[Tensor]:
+    return (times_vector(gain, linear, plus=times_vector(keep, drift)),)
+
+
+def predicted_means(inputs: ChainInputs, filtered: Tensor) -> Tensor:
+    """Compute m of every step, without gradient."""
+    out = torch.empty_like(filtered)
+    steps(out, 0, 1).copy_(inputs.start.expand_as(steps(out, 0, 1)))
+    steps(out, 1).copy_(_predict(steps(filtered, 0, -1), inputs.transition, inputs.later_drift()))
+    return out
+
+
+def _predict(filtered: Tensor, transition: Tensor, drift: Tensor) -> Tensor:
+    return times_vector(transition, filtered, plus=drift)
+
+
+def _pull(keep: Tensor, linear: Tensor, shrinkage: Tensor, predicted: Tensor) -> Tensor:
+    pull = times_vector(transpose(keep), linear)
+    pull -= times_vector(shrinkage, predicted)
+    return pull
+
+
+def _predict_and_pull(
+    filtered: Tensor,
+    transition: Tensor,
+    drift: Tensor,
+    keep: Tensor,
+    linear: Tensor,
+    shrinkage: Tensor,
+) -> tuple[Tensor, Tensor]:
+    predicted = _predict(filtered, transition, drift)
+    return predicted, _pull(keep, linear, shrinkage, predicted)
+
+
+class GroupedMeans(NamedTuple):
+    """m+, m (differentiable) and rho (a constant); all ``(K, T, P, R, G)``."""
+
+    filtered: Tensor
+    predicted: Tensor
+    pull: Tensor
+
+
+def filter_means(inputs: ChainInputs, matrices: StepMatrices) -> GroupedMeans:
+    """Run the recursion of the means, differentiable in every input."""
+    return GroupedMeans(*_FilterMeans.apply(matrices, *inputs))  # type: ignore[no-untyped-call]
+
+
+class _FilterMeans(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrices: StepMatrices, *tensors: Tensor) -> tuple[Tensor, ...]:
+        inputs = ChainInputs(*tensors)
+        filtered = filtered_means(inputs, matrices)
+        predicted, pull = torch.empty_like(filtered), torch.empty_like(filtered)
+        keep, shrinkage, linear = matrices.keep, matrices.shrinkage, inputs.linear
+        first = steps(predicted, 0, 1)
+        first.copy_(inputs.start.expand_as(first))
+        parts = (steps(x, 0, 1) for x in (keep, linear, shrinkage, predicted))
+        steps(pull, 0, 1).copy_(_pull(*parts))
+        if filtered.shape[TIME] > 1:
+            by_blocks(
+                _predict_and_pull,
+                steps(filtered, 0, -1),
+                inputs.transition,
+                inputs.later_drift(),
+                *(steps(x, 1) for x in (keep, linear, shrinkage)),
+                into=(steps(predicted, 1), steps(pull, 1)),
+            )
+        ctx.matrices, ctx.drift_shape = matrices, inputs.drift.shape
+        ctx.save_for_backward(inputs.transition, filtered, pull)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(pull)
+        return filtered, predicted, pull
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, grad_filtered: _Gradient, grad_predicted: _Gradient, unused: None
+    ) -> tuple[_Gradient, ...]:
+        transition, filtered, pull = ctx.saved_tensors
+        matrices: StepMatrices = ctx.matrices
+        source = torch.zeros_like(filtered) if grad_filtered is None else grad_filtered.clone()
+        if grad_predicted is not None and filtered.shape[TIME] > 1:
+            now = steps(source, 0, -1)
+            by_blocks(
+                lambda late, a, early: (times_vector(transpose(a), late, plus=early),),
+                steps(grad_predicted, 1),
+                transition,
+                now,
+                into=(now,),
+            )
+        adjoint = affine(transpose(steps(matrices.forward, 1)), source, reverse=True)
+        grad_linear, grad_covariance, grad_precision, grad_mean = by_blocks(
+            _filter_gradients, adjoint, filtered, pull, grad_predicted, matrices.keep, matrices.gain
+        )
+        (grad_transition,) = by_blocks(
+            lambda left, right: (outer_sums(left, right, SHARED),),
+            steps(grad_mean, 1),
+            steps(filtered, 0, -1),
+        )
+        return (
+            None,
+            grad_linear,
+            _sum_drift(grad_mean, ctx.drift_shape) if ctx.needs_input_grad[2] else None,
+            steps(grad_mean, 0, 1).sum(ALL, keepdim=True),
+            grad_transition.sum(TIME, keepdim=True),
+            grad_covariance,
+            grad_precision,
+        )
+
+
+def _filter_gradients(
+    adjoint: Tensor,
+    filtered: Tensor,
+    pull: Tensor,
+    grad_predicted: _Gradient,
+    keep: Tensor,
+    gain: Tensor,
+) -> tuple[Tensor, ...]:
+    """Gradients of h, P, Lambda and of the predicted mean."""
+    turned = times_vector(transpose(keep), adjoint)
+    grad_covariance = symmetric(outer_sums(turned, pull, SERIES))
+    grad_linear = times_vector(gain, adjoint)
+    grad_precision = symmetric(outer_sums(grad_linear, filtered, SERIES)).neg()
+    if grad_predicted is not None:
+        turned += grad_predicted
+    return grad_linear, grad_covariance, grad_precision, turned
+
+
+def _sum_drift(values: Tensor, shape: torch.Size) -> Tensor:
+    later = steps(values, 1)
+    if shape[TIME] == 1:
+        return later.sum_to_size(shape)
+    short = later.sum_to_size(*shape[:1], shape[1] - 1, *shape[2:])
+    return torch.cat((short.new_zeros(shape[0], 1, *shape[2:]), short), dim=TIME)
+
+
+class GroupedSmoothed(NamedTuple):
+    """Smoothed means and xi, the derivative of log Z by the predicted means."""
+
+    mean: Tensor
+    disturbance: Tensor
+
+
+def smooth_means(
+    means: GroupedMeans, inputs: ChainInputs, matrices: StepMatrices
+) -> GroupedSmoothed:
+    """Smoothed means, differentiable in the predicted means and every input."""
+    outputs = _SmoothMeans.apply(  # type: ignore[no-untyped-call]
+        matrices,
+        means.filtered.detach(),
+        means.pull,
+        means.predicted,
+        inputs.linear,
+        inputs.transition,
+        inputs.covariance,
+        inputs.precision,
+    )
+    return GroupedSmoothed(*outputs)
+
+
+class _SmoothMeans(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        matrices: StepMatrices,
+        filtered: Tensor,
+        pull: Tensor,
+        predicted: Tensor,
+        linear: Tensor,
+        transition: Tensor,
+        covariance: Tensor,
+        precision: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        links = transpose(steps(matrices.backward, 0, -1))
+        disturbance = affine(links, pull, reverse=True)
+        mean = torch.empty_like(filtered)
+        steps(mean, -1).copy_(steps(filtered, -1))
+        if mean.shape[TIME] > 1:
+            by_blocks(
+                _smoothed,
+                steps(filtered, 0, -1),
+                steps(disturbance, 1),
+                steps(matrices.gain, 0, -1),
+                transition,
+                into=(steps(mean, 0, -1),),
+            )
+        ctx.matrices = matrices
+        ctx.save_for_backward(covariance, mean, disturbance)
+        ctx.set_materialize_grads(False)
+        return mean, disturbance
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, grad_mean: _Gradient, grad_disturbance: _Gradient
+    ) -> tuple[_Gradient, ...]:
+        covariance, mean, disturbance = ctx.saved_tensors
+        matrices: StepMatrices = ctx.matrices
+        if grad_mean is None:
+            source = torch.zeros_like(mean) if grad_disturbance is None else grad_disturbance
+        else:
+            source = times_vector(covariance, grad_mean, plus=grad_disturbance)
+        adjoint = affine(steps(matrices.backward, 0, -1), source)
+        grad_predicted, grad_linear, grad_covariance, grad_precision = by_blocks(
+            _smooth_gradients,
+            adjoint,
+            mean,
+            disturbance,
+            grad_mean,
+            matrices.keep,
+            matrices.shrinkage,
+        )
+        (grad_transition,) = by_blocks(
+            lambda left, right: (outer_sums(left, right, SHARED),),
+            steps(disturbance, 1),
+            steps(grad_linear, 0, -1),
+        )
+        return (
+            None,
+            None,
+            None,
+            grad_predicted,
+            grad_linear,
+            grad_transition.sum(TIME, keepdim=True),
+            grad_covariance,
+            grad_precision,
+        )
+
+
+def _smoothed(
+    filtered: Tensor, disturbance: Tensor, gain: Tensor, transition: Tensor
+) -> tuple[Tensor]:
+    back = times_matrix(gain, transpose(transition))
+    return (times_vector(back, disturbance, plus=filtered),)
+
+
+def _smooth_gradients(
+    adjoint: Tensor,
+    mean: Tensor,
+    disturbance: Tensor,
+    grad_mean: _Gradient,
+    keep: Tensor,
+    shrinkage: Tensor,
+) -> tuple[Tensor, ...]:
+    """Gradients of m, h, P and Lambda."""
+    grad_predicted = times_vector(shrinkage, adjoint).neg_()
+    if grad_mean is not None:
+        grad_predicted += grad_mean
+    grad_linear = times_vector(keep, adjoint)
+    grad_covariance = symmetric(outer_sums(grad_predicted, disturbance, SERIES))
+    grad_precision = symmetric(outer_sums(grad_linear, mean, SERIES)).neg()
+    return grad_predicted, grad_linear, grad_covariance, grad_precision
+
+
+def quadratic_sums(states: Tensor, weight: Tensor, linear: Tensor | None = None) -> Tensor:
+    """Per series ``sum_t,g x'Wx / 2 - b'x``: ``(P, R)`` from ``x (K, T, P, R, G)``.
+
+    ``weight`` (K, K, ...) and ``linear`` (K, ...) broadcast over time, patterns and series.
+    """
+    total: Tensor = _QuadraticSums.apply(states, weight, linear)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _QuadraticSums(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, linear: Tensor | None) -> Tensor:
+        pulled = times_vector(weight, states)
+        slope = pulled if linear is None else pulled - linear
+        ctx.save_for_backward(states, slope)
+        ctx.shapes = weight.shape, None if linear is None else linear.shape
+        total = pulled.mul(states).sum((0, 1, 4)).mul_(0.5)
+        return total if linear is None else total - (linear * states).sum((0, 1, 4))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[_Gradient, ...]:
+        states, slope = ctx.saved_tensors
+        weight_shape, linear_shape = ctx.shapes
+        scale = grad[None, :, :, None]
+        grad_states = slope * scale
+        grad_weight = grad_linear = None
+        if ctx.needs_input_grad[1] or linear_shape is not None:
+            scaled = states * scale
+            shared = tuple(d for d in ALL if weight_shape[d] == 1)
+            grad_weight = 0.5 * symmetric(outer_sums(scaled, states, shared))
+            if linear_shape is not None:
+                grad_linear = -scaled.sum_to_size(linear_shape)
+        return grad_states, grad_weight, grad_linear
+
+
+def log_normalizers(means: GroupedMeans, inputs: ChainInputs) -> Tensor:
+    r"""Per series :math:`\tfrac12 \sum_t h'm^+ + m'\rho`, the quadratic part of log Z; (P, R)."""
+    total: Tensor = _LogNormalizers.apply(  # type: ignore[no-untyped-call]
+        means.filtered.detach(),
+        means.pull,
+        inputs.linear,
+        means.predicted,
+        inputs.covariance,
+        inputs.precision,
+    )
+    return total
+
+
+class _LogNormalizers(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        filtered: Tensor,
+        pull: Tensor,
+        linear: Tensor,
+        predicted: Tensor,
+        covariance: Tensor,
+        precision: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(filtered, pull)
+        both = torch.addcmul(linear * filtered, predicted, pull)
+        return 0.5 * both.sum((0, 1, 4))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[_Gradient, ...]:
+        filtered, pull = ctx.saved_tensors
+        scale = grad[None, :, :, None]
+        grad_linear, grad_predicted = filtered * scale, pull * scale
+        return (
+            None,
+            None,
+            grad_linear,
+            grad_predicted,
+            0.5 * symmetric(outer_sums(grad_predicted, pull, SERIES)),
+            -0.5 * symmetric(outer_sums(grad_linear, filtered, SERIES)),
+        )
