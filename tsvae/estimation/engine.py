@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -268,13 +268,20 @@ class Engine:
         size = max(1, _ENTRIES_PER_PASS // max(per_chain, 1))
         for start in range(0, n_chains, size):
             part = slice(start, start + size)
-            yield Histories(*(None if a is None else a[part] for a in histories))
+            known, future = histories.inputs, histories.future_inputs
+            yield Histories(
+                histories.values[part],
+                histories.mask[part],
+                histories.lengths[part],
+                None if known is None else known[part],
+                None if future is None else future[part],
+            )
 
     def _along_time(
         self,
         panel: Panel,
         covariates: Panel | None,
-        run: Callable[[Tensor, Tensor, Tensor | None], object],
+        run: Callable[[Tensor, Tensor, Tensor | None], Any],
         look_ahead: bool = True,
     ) -> list[_Piece]:
         """Run over long series in overlapping pieces, so that memory stays bounded."""
@@ -300,7 +307,7 @@ class Engine:
 class _Piece(NamedTuple):
     """Result of a piece of time and the part of it that counts."""
 
-    value: object
+    value: Any
     keep: slice
 
 
@@ -338,12 +345,9 @@ def _on_cpu(part: Predictive) -> Predictive:
 
 
 def _join_in_time(pieces: list[_Piece]) -> Predictive:
-    kept = [_on_cpu(piece.value) for piece in pieces]
-    if isinstance(kept[0], NormalPredictive):
-        mean, scale = (
-            torch.cat([v[i][:, p.keep] for v, p in zip(kept, pieces, strict=True)], dim=1)
-            for i in (0, 1)
-        )
+    if isinstance(pieces[0].value, NormalPredictive):
+        mean = torch.cat([piece.value.mean[:, piece.keep].cpu() for piece in pieces], dim=1)
+        scale = torch.cat([piece.value.scale[:, piece.keep].cpu() for piece in pieces], dim=1)
         return NormalPredictive(mean, scale)
-    samples = [v.samples[:, :, p.keep] for v, p in zip(kept, pieces, strict=True)]
+    samples = [piece.value.samples[:, :, piece.keep].cpu() for piece in pieces]
     return SamplePredictive(torch.cat(samples, dim=2))

@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import r2_score
 
+from tsvae.estimation.checking import check_levels, check_weights
 from tsvae.estimation.engine import Engine, Histories, Predictions
 from tsvae.estimation.reading import Problem
 from tsvae.panel import Panel, PanelIndex, RowPositions, concat, rolling_origins
 
 __all__ = [
     "RowForecast",
-    "check_coverages",
-    "check_levels",
     "continue_history",
     "forecast_origins",
     "forecast_rows",
@@ -27,30 +26,6 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
-
-
-def check_levels(quantiles: Any) -> Array:
-    """Quantile levels as an array, or ValueError."""
-    try:
-        levels = np.atleast_1d(np.asarray(quantiles, dtype=float))
-    except (TypeError, ValueError):
-        raise TypeError(f"quantiles must be numbers between 0 and 1, got {quantiles!r}.") from None
-    if levels.ndim != 1 or not levels.size or not ((levels > 0) & (levels < 1)).all():
-        raise ValueError(f"quantiles must lie between 0 and 1 (exclusive), got {quantiles!r}.")
-    return levels
-
-
-def check_coverages(coverage: Any) -> Array:
-    """Interval coverages as an array, or ValueError."""
-    try:
-        levels = np.atleast_1d(np.asarray(coverage, dtype=float))
-    except (TypeError, ValueError):
-        raise TypeError(f"coverage must be a number between 0 and 1, got {coverage!r}.") from None
-    if levels.ndim != 1 or not levels.size or not ((levels > 0) & (levels < 1)).all():
-        raise ValueError(
-            f"coverage must lie between 0 and 1 (exclusive), got {coverage!r}; 0.9 is 90 %."
-        )
-    return levels
 
 
 def continue_history(history: Panel, panel: Panel, *, arrays: bool = False) -> Panel | None:
@@ -272,14 +247,17 @@ def latent_rows(engine: Engine, history: Problem, rows: Panel) -> Array:
 def as_pair(history: Any) -> tuple[Any, Any]:
     """``history=(X, y)`` or TypeError."""
     if not isinstance(history, tuple) or len(history) != 2:
-        raise TypeError(f"history must be a tuple (X, y), got {type(history).__name__}.")
+        raise TypeError(
+            f"history must be a tuple (X, y) of covariates and target, got "
+            f"{type(history).__name__}."
+        )
     return history
 
 
 def masked_r2(truth: Array, predicted: Array, seen: NDArray[np.bool_], weight: Any) -> float:
     """R2 over observed entries, averaged over variables."""
     scores = []
-    weight = None if weight is None else np.asarray(weight, dtype=float)
+    weight = check_weights(weight, len(truth))
     for f in range(truth.shape[-1]):
         rows = seen[:, f]
         if rows.sum() >= 2:
@@ -384,7 +362,7 @@ def origin_crps(engine: Engine, history: Panel, panel: Panel, context: int, hori
     histories = engine.histories(data, None, scored.series, scored.origin, horizon)
     seen = histories.mask.any(axis=(1, 2))
     truth, mask = _truth(engine, data, scored, horizon)
-    mask = mask & seen[:, None, None]
+    mask = mask & np.asarray(seen)[:, None, None]
     if not mask.any():
         raise ValueError(
             f"X has no observed value to score after its history ({panel.describe()}, horizon "

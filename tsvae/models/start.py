@@ -150,7 +150,8 @@ def rotation_start(roles: StateRoles, n_inputs: int = 0) -> LDSParameters:
         initial_covariance=eye,
         input_matrix=rotation.new_zeros(len(angle), 2, n_inputs),
     )
-    return LDSParameters(*(None if part is None else part.float() for part in start))
+    single = {name: part.float() for name, part in start._asdict().items() if part is not None}
+    return LDSParameters(**single)
 
 
 def precision_start(roles: StateRoles, precision: float) -> list[float]:

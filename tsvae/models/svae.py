@@ -209,7 +209,7 @@ class SVAE(nn.Module):
         return Frame(level, self.log_scale.exp())
 
     def effect(self, inputs: Tensor | None) -> Tensor | float:
-        """What known covariates add to x: ``(B, T, F)``, or 0.0 without covariates."""
+        """Return what known covariates add to x: ``(B, T, F)``, or 0.0 without covariates."""
         if self.covariate_effect is None or inputs is None:
             return 0.0
         effect: Tensor = inputs @ self.covariate_matrix.T + self.covariate_effect(inputs)
@@ -237,7 +237,7 @@ class SVAE(nn.Module):
     # -- inference ---------------------------------------------------------------------------
 
     def potentials(self, window: Window) -> Potentials:
-        """Encoder's potentials on the states; series with one missing pattern share precisions."""
+        """Encode; series with one missing pattern share their precisions."""
         visible = window.visible
         if bool(visible.all()):
             patterns, index = visible[:1], None
@@ -319,8 +319,14 @@ class SVAE(nn.Module):
             pattern = pattern[:count]
         elif precision.shape[0] == n_series:
             precision = precision[:count]
-        rows = [None if part is None else part[:count] for part in window]
-        return Window(*rows), Potentials(potentials.linear[:count], precision, pattern)
+        part = Window(
+            window.x[:count],
+            window.target[:count],
+            window.visible[:count],
+            None if window.inputs is None else window.inputs[:count],
+            window.lengths[:count],
+        )
+        return part, Potentials(potentials.linear[:count], precision, pattern)
 
     def _training_window(self, batch: dict[str, Tensor]) -> tuple[Window, Tensor]:
         x, mask, visible = batch["x"], batch["mask"], batch["visible"]
@@ -390,7 +396,7 @@ class SVAE(nn.Module):
         generator: torch.Generator,
     ) -> Tensor:
         """Minus the predictive log density per value, over random origins and all steps ahead."""
-        steps = window.x.shape[1]
+        steps = int(chain_lengths(window.target).max())  # origins do not depend on padding
         horizon = min(self.horizon, steps - 1)
         if horizon < 1:
             return window.x.new_zeros(())
