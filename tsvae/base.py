@@ -35,7 +35,16 @@ class TorchEstimator(BaseEstimator):
 
     def _seed(self) -> int:
         """One number drawn from ``random_state``: the only source of randomness of a fit."""
-        state = check_random_state(self.random_state)  # type: ignore[attr-defined]
+        return self._draw_seed(self.random_state)  # type: ignore[attr-defined]
+
+    @staticmethod
+    def _draw_seed(random_state: Any) -> int:
+        try:
+            state = check_random_state(random_state)
+        except ValueError:
+            raise ValueError(
+                f"random_state must be an int, a numpy RandomState or None, got {random_state!r}."
+            ) from None
         return int(state.randint(np.iinfo(np.int32).max))
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -82,9 +91,10 @@ class TorchEstimator(BaseEstimator):
             parameters = {k: _from_json(v) for k, v in header["parameters"].items() if k in known}
             estimator = cls(**parameters)
             estimator._unpack(header, tensors)
-        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise ValueError(
-                f"{os.fspath(path)!r} is incomplete ({error}); write it again with save()."
+                f"{os.fspath(path)!r} is incomplete or damaged ({type(error).__name__}: {error}); "
+                "write it again with save(), or copy it anew."
             ) from error
         return estimator
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import RegressorMixin
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from tsvae.base import TorchEstimator
+from tsvae.estimation.checking import (
+    check_coverages,
+    check_levels,
+    check_possible,
+    check_settings,
+)
 from tsvae.estimation.engine import Engine
 from tsvae.estimation.forecasting import (
     RowForecast,
     StepForecast,
     as_pair,
-    check_coverages,
-    check_levels,
     continue_history,
     forecast_origins,
     forecast_rows,
@@ -228,7 +231,7 @@ class SVAEForecaster(RegressorMixin, TorchEstimator):
     [('load', 0.9, 'lower'), ('load', 0.9, 'upper')]
     """
 
-    _parameter_constraints: dict[str, list[Any]] = {
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
         "horizon": _POSITIVE_INT,
         "context_length": _POSITIVE_INT,
         "latent_dim": _POSITIVE_INT,
@@ -431,7 +434,9 @@ class SVAEForecaster(RegressorMixin, TorchEstimator):
             If training becomes infinite.
         """
         self._validate_params()
+        check_settings(self.get_params(deep=False))
         problem = self._reader().fit_problem(X, y, mask)
+        check_possible(problem.target, self.likelihood)
         fitted = fit_structured(
             problem, self.get_params(deep=False), self._seed(), tuple(self.callbacks or ())
         )
@@ -474,7 +479,8 @@ class SVAEForecaster(RegressorMixin, TorchEstimator):
         """
         fitted = self._fitted()
         if fitted.covariates is None:
-            new = Problem(self._reader().history(X, mask, fitted.target), None)
+            self._refuse_target(y, "update")
+            new = Problem(self._history(X, mask), None)
         else:
             new = self._pair(X, y, mask)
         self._fit = fitted.append(new)
@@ -589,7 +595,7 @@ class SVAEForecaster(RegressorMixin, TorchEstimator):
         frame with row levels (sample, [series], time), DataArray with dim ``sample``, or array
         """
         n_samples = check_horizon(n_samples, "n_samples")
-        seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+        seed = self._draw_seed(random_state)
         found = self._predictive(X, horizon, history, mask, only_ahead=True)
         histories = history_windows(self._engine(), found.problem, found.horizon)
         paths = self._engine().sample(histories, found.horizon, n_samples, seed)
@@ -610,6 +616,10 @@ class SVAEForecaster(RegressorMixin, TorchEstimator):
             raise ValueError(
                 "predict needs X after fit(X, y): the covariates of the wanted steps, one row each."
             )
+        if mask is not None and history is None:
+            raise ValueError(
+                "mask belongs to the target of history=(X, y), which was not given; leave it out."
+            )
         past = fitted.history if history is None else self._pair(*as_pair(history), mask)
         rows = self._reader().rows(X, fitted.covariates)
         layout = fitted.target.with_rows(rows.index)
@@ -624,8 +634,10 @@ class SVAEForecaster(RegressorMixin, TorchEstimator):
             )
         steps = check_horizon(self.horizon if horizon is None else horizon)
         problem = fitted.history
+        if X is None and mask is not None:
+            raise ValueError("mask belongs to a history X, which was not given; leave it out.")
         if X is not None:
-            panel = self._reader().history(X, mask, fitted.target)
+            panel = self._history(X, mask)
             joined = continue_history(problem.target, panel)
             problem = Problem(panel if joined is None else joined, None)
         return forecast_steps(self._engine(), problem, steps)
@@ -749,6 +761,7 @@ class SVAEForecaster(RegressorMixin, TorchEstimator):
         """
         fitted = self._fitted()
         if fitted.covariates is None:
+            self._refuse_target(y, "score_samples")
             problem = Problem(self._inside(X, mask, "score_samples"), None)
         else:
             problem = self._pair(X, y, mask)
@@ -786,8 +799,9 @@ class SVAEForecaster(RegressorMixin, TorchEstimator):
         """
         fitted = self._fitted()
         if fitted.covariates is None:
-            if y is not None:
-                raise ValueError("y was not part of fit(df); leave it out of score.")
+            self._refuse_target(y, "score")
+            if sample_weight is not None:
+                raise ValueError("sample_weight is for models fitted by fit(X, y); leave it out.")
             panel = self._inside(X, mask, "score")
             engine = self._engine()
             past = fitted.history.target
@@ -844,14 +858,29 @@ class SVAEForecaster(RegressorMixin, TorchEstimator):
                 f"{method} is for models fitted by fit(df); after fit(X, y) use predict(X), which "
                 "gives smoothed values for rows inside the training range."
             )
-        return self._reader().history(X, mask, fitted.target)
+        return self._history(X, mask)
+
+    def _history(self, X: Any, mask: Any) -> Panel:
+        fitted = self._fitted()
+        panel = self._reader().history(X, mask, fitted.target)
+        check_possible(panel, fitted.settings["likelihood"])
+        return panel
+
+    def _refuse_target(self, y: Any, method: str) -> None:
+        if y is not None:
+            raise ValueError(f"y was not part of fit(df); leave it out of {method}.")
 
     def _pair(self, X: Any, y: Any, mask: Any) -> Problem:
         fitted = self._fitted()
         assert fitted.covariates is not None
         if y is None:
-            raise ValueError("y is needed beside X: the model was fitted by fit(X, y).")
-        return self._reader().pair(X, y, mask, fitted.covariates, fitted.target)
+            raise ValueError(
+                "y is needed beside X: the model was fitted by fit(X, y). Give the target of the "
+                "rows of X; NaN where it is unknown."
+            )
+        problem = self._reader().pair(X, y, mask, fitted.covariates, fitted.target)
+        check_possible(problem.target, fitted.settings["likelihood"])
+        return problem
 
     def _transform_rows(self, fitted: StructuredFit, X: Any, names: list[str]) -> Any:
         assert fitted.covariates is not None

@@ -38,7 +38,7 @@ class InputDesign:
         return known + len(self.calendar)
 
     def build(self, index: PanelIndex, n_steps: int, covariates: Panel | None) -> Array | None:
-        """Inputs for the first ``n_steps`` grid rows of ``index``.
+        """Build inputs for the first ``n_steps`` grid rows of ``index``.
 
         Parameters
         ----------

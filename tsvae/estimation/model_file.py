@@ -32,13 +32,20 @@ def write_model_file(
     header : dict
         JSON values; must name the ``estimator``.
     tensors : dict of Tensor
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder does not exist.
+    IsADirectoryError
+        If ``path`` is a folder.
     """
     from safetensors.torch import save
 
     text = json.dumps({"format": FORMAT, **header})
     ready = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     data = save(ready, metadata={_KEY: text})
-    target = Path(path)
+    target = _target(path)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -47,6 +54,20 @@ def write_model_file(
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be the name of a file, got {path!r}.")
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"{str(target)!r} is a folder; give the name of a file in it.")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {str(target.parent)!r}; make it first, for example "
+            "Path(path).parent.mkdir(parents=True)."
+        )
+    return target
 
 
 def read_model_file(
@@ -75,7 +96,9 @@ def read_model_file(
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no model file at {os.fspath(path)!r}.")
+        raise FileNotFoundError(
+            f"There is no model file at {os.fspath(path)!r}; give the path that save() was given."
+        )
     try:
         with safe_open(os.fspath(path), framework="pt") as file:
             metadata = file.metadata() or {}
@@ -87,8 +110,8 @@ def read_model_file(
         ) from error
     try:
         header: dict[str, Any] = json.loads(metadata[_KEY])
-        found, version = header["estimator"], header["format"]
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        found, version = str(header["estimator"]), int(header["format"])
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{os.fspath(path)!r} was not written by tsvae; load it with the library that wrote it."
         ) from error

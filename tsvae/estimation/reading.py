@@ -88,4 +88,4 @@ def _covariate() -> dict[str, Any]:
 
 
 def _labelled(data: Any) -> bool:
-    return hasattr(data, "index") and hasattr(data, "iloc") or hasattr(data, "dims")
+    return hasattr(data, "iloc") or hasattr(data, "dims")

@@ -144,8 +144,8 @@ def _check_positive(values: Array, mask: NDArray[np.bool_], names: list[Any]) ->
         f = int(np.flatnonzero(wrong.any(axis=tuple(range(wrong.ndim - 1))))[0])
         value = values[..., f][wrong[..., f]][0]
         raise ValueError(
-            f"power_transform needs positive values, but variable {names[f]!r} contains {value:g}; use "
-            "power_transform=None, or shift the variable first."
+            f"power_transform needs positive values, but variable {names[f]!r} contains {value:g}; "
+            "use power_transform=None, or shift the variable first."
         )
 
 

@@ -107,7 +107,7 @@ def fit_structured(
     ----------
     problem : Problem
     params : mapping
-        Parameters of the estimator.
+        Parameters of the estimator, checked by :func:`tsvae.estimation.checking.check_settings`.
     seed : int
     callbacks : sequence of Callback
 
@@ -165,7 +165,7 @@ def check_enough(panel: Panel) -> None:
     if observed.max(initial=0) < 2:
         raise ValueError(
             f"the data have {int(observed.max(initial=0))} sample(s) with observed values, while a "
-            "minimum of 2 is required: dynamics need at least two rows of one series."
+            "minimum of 2 is required: dynamics need at least two rows of one series; give more."
         )
 
 
@@ -177,18 +177,15 @@ def _scale(panel: Panel, params: Parameters) -> tuple[PanelScaler, np.ndarray]:
     likelihood = get_likelihood(params["likelihood"])
     scaling: Scaling = "standard"
     if likelihood.support == "count":
-        likelihood.validate(panel.values, panel.mask, panel.variables)
         scaling = "none"
     elif likelihood.support == "unit" or params["final_sigmoid"]:
         scaling = "min-max"
-    transform = params["power_transform"]
-    if transform is not None and scaling == "none":
-        raise ValueError(
-            f"power_transform={transform!r} and likelihood={params['likelihood']!r} exclude each other: "
-            "counts are modelled as they are; set power_transform=None."
-        )
     scaler = fit_scaler(
-        panel.values, panel.mask, panel.variables, scaling=scaling, transform=transform
+        panel.values,
+        panel.mask,
+        panel.variables,
+        scaling=scaling,
+        transform=params["power_transform"],
     )
     return scaler, scaler.forward(panel.values, panel.mask, panel.variables)
 
@@ -215,11 +212,6 @@ def _model_settings(
         params["channels"] == "auto" and n_features <= MAX_CHANNELS
     )
     size = params["group_size"]
-    if size is not None and params["latent_dim"] % size:
-        raise ValueError(
-            f"latent_dim={params['latent_dim']} must be a multiple of group_size={size}; change "
-            "one of them, or use group_size=1 or None."
-        )
     posterior = "natural" if params["natural_gradient"] else "gradient"
     if params["point_estimate"]:
         posterior = "point"
@@ -296,10 +288,6 @@ def _start(
             periods = detect_periods(values, panel.mask, sizes.context)
     else:
         periods = [float(p) for p in wanted]
-        if any(not p >= 2 for p in periods):
-            raise ValueError(
-                f"seasonal_periods={wanted!r} must be at least 2 steps each; leave shorter ones out."
-            )
     n_inputs = 0 if settings["channelwise"] else settings["n_inputs"]
     size = params["group_size"]
     return start_model(settings["latent_dim"], size, periods, sizes, seed, n_inputs)
@@ -381,8 +369,7 @@ def unpack_fit(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Stru
     for name, index in header["history"].items():
         panels[name] = None
         if index is not None:
-            values, mask = (tensors[f"history.{name}.{part}"] for part in ("values", "mask"))
-            panels[name] = Panel(values.numpy(), mask.numpy(), PanelIndex.from_dict(index))
+            panels[name] = _unpack_panel(tensors, f"history.{name}", PanelIndex.from_dict(index))
     covariates = header["covariates"]
     target = panels["target"]
     if target is None:
@@ -398,3 +385,11 @@ def unpack_fit(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Stru
         Problem(target, panels["covariates"]),
         TrainingLog.from_dict(header["log"]),
     )
+
+
+def _unpack_panel(tensors: Mapping[str, Tensor], name: str, index: PanelIndex) -> Panel:
+    values, mask = (tensors[f"{name}.{part}"].numpy() for part in ("values", "mask"))
+    shape = (index.n_series, index.n_steps, len(index.variables))
+    if values.shape != shape or mask.shape != shape:
+        raise ValueError(f"{name} has shape {values.shape}, expected {shape}")
+    return Panel(values, mask, index)

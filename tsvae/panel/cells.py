@@ -67,7 +67,10 @@ def array_values(data: Any, name: str) -> np.ndarray:
 def _check_array_dtype(array: np.ndarray, name: str) -> None:
     kind = array.dtype.kind
     if kind == "c":
-        raise ValueError(f"Complex data not supported: {name} has dtype {array.dtype}.")
+        raise ValueError(
+            f"Complex data not supported: {name} has dtype {array.dtype}. Give real and imaginary "
+            "parts as columns."
+        )
     if kind in "US":
         first = array.ravel()[0] if array.size else ""
         raise ValueError(
@@ -142,7 +145,10 @@ def _is_object(dtype: Any) -> bool:
 
 def _check_column_dtype(dtype: Any, label: Any, name: str) -> None:
     if pd.api.types.is_complex_dtype(dtype):
-        raise ValueError(f"Complex data not supported: column {label!r} of {name} is {dtype}.")
+        raise ValueError(
+            f"Complex data not supported: column {label!r} of {name} is {dtype}. Give real and "
+            "imaginary parts as columns."
+        )
     numeric = pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype)
     if (numeric and not isinstance(dtype, pd.CategoricalDtype)) or _is_object(dtype):
         return

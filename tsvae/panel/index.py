@@ -321,7 +321,8 @@ def check_horizon(horizon: Any, name: str = "horizon") -> int:
     ValueError: horizon must be at least 1, got 0.
     """
     if isinstance(horizon, (bool, np.bool_)) or not isinstance(horizon, Integral):
-        raise TypeError(f"{name} must be a positive integer, got {horizon!r}.")
+        got = repr(horizon) if np.ndim(horizon) == 0 else f"a {type(horizon).__name__}"
+        raise TypeError(f"{name} must be a positive integer, got {got}.")
     if horizon < 1:
         raise ValueError(f"{name} must be at least 1, got {horizon}.")
     return int(horizon)

@@ -53,7 +53,12 @@ def resolve_device(device: str = "auto") -> torch.device:
     has_cuda = torch.cuda.is_available()
     if device == "auto":
         return torch.device("cuda", 0) if has_cuda else torch.device("cpu")
-    wanted = torch.device(device.replace("gpu", "cuda"))
+    try:
+        wanted = torch.device(device.replace("gpu", "cuda"))
+    except RuntimeError:
+        raise ValueError(
+            f"device={device!r} is not known. Use 'auto', 'cpu', 'cuda', 'cuda:0' or 'mps'."
+        ) from None
     if wanted.type == "cuda":
         wanted = torch.device("cuda", wanted.index or 0)
         if not has_cuda or wanted.index >= torch.cuda.device_count():
