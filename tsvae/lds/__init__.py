@@ -16,14 +16,14 @@ torch.Size([1, 5, 2])
 from __future__ import annotations
 
 from tsvae.lds.expected import expected_parameters, parameters_from_expectations
-from tsvae.lds.filtering import (
+from tsvae.lds.filter_result import (
     ChainExcess,
     FilterResult,
     StateAt,
-    filter_states,
     final_state,
     per_series,
 )
+from tsvae.lds.filtering import filter_states
 from tsvae.lds.forecasting import ForecastResult, forecast_states, sample_forecast
 from tsvae.lds.natural import (
     Expectations,

@@ -125,24 +125,31 @@ def identity_minus(matrix: Tensor) -> Tensor:
     return out
 
 
+def entries(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Entries of 2 x 2 matrices by row (views; cheaper than indexing each)."""
+    (a, b), (c, d) = (row.unbind(0) for row in matrix.unbind(0))
+    return a, b, c, d
+
+
 def determinant(matrix: Tensor) -> Tensor:
     """Compute determinants of positive-semidefinite matrices, never below rounding level."""
     if matrix.shape[0] == 1:
         return matrix[0, 0]
-    product = matrix[0, 0] * matrix[1, 1]
-    exact = torch.addcmul(product, matrix[0, 1], matrix[0, 1], value=-1.0)
+    a, b, _, d = entries(matrix)
+    product = a * d
+    exact = torch.addcmul(product, b, b, value=-1.0)
     return torch.maximum(exact, product.mul_(torch.finfo(matrix.dtype).eps), out=exact)
 
 
 def plus_adjugate(matrix: Tensor, scale: Tensor, other: Tensor, divisor: Tensor) -> Tensor:
     """``(matrix + scale * adj(other)) / divisor`` for symmetric 2 x 2 matrices."""
     out = torch.empty_like(matrix, memory_format=torch.contiguous_format)
-    torch.addcmul(matrix[0, 0], scale, other[1, 1], out=out[0, 0])
-    torch.addcmul(matrix[0, 1], scale, other[0, 1], value=-1.0, out=out[0, 1])
-    torch.addcmul(matrix[1, 1], scale, other[0, 0], out=out[1, 1])
-    for entry in (out[0, 0], out[0, 1], out[1, 1]):
-        entry.div_(divisor)
-    out[1, 0].copy_(out[0, 1])
+    (a, b, _, d), (e, f, _, h) = entries(matrix), entries(other)
+    first, mixed, copied, last = entries(out)
+    torch.addcmul(a, scale, h, out=first).div_(divisor)
+    torch.addcmul(b, scale, f, value=-1.0, out=mixed).div_(divisor)
+    torch.addcmul(d, scale, e, out=last).div_(divisor)
+    copied.copy_(mixed)
     return out
 
 
@@ -173,9 +180,8 @@ def odds(covariance: Tensor, precision: Tensor) -> Odds:
         product = covariance[0, 0] * precision[0, 0]
         return Odds(covariance[0, 0], precision[0, 0], product)
     one, two = determinant(covariance), determinant(precision)
-    total = torch.mul(covariance[0, 0], precision[0, 0])
-    total.addcmul_(covariance[0, 1], precision[0, 1], value=2.0)
-    total.addcmul_(covariance[1, 1], precision[1, 1]).addcmul_(one, two)
+    (a, b, _, d), (e, f, _, h) = entries(covariance), entries(precision)
+    total = torch.mul(a, e).addcmul_(b, f, value=2.0).addcmul_(d, h).addcmul_(one, two)
     return Odds(one, two, total)
 
 
@@ -214,14 +220,14 @@ def update(covariance: Tensor, precision: Tensor) -> Update:
 
 
 def _keep(covariance: Tensor, precision: Tensor, divisor: Tensor) -> Tensor:
-    p, q, r = covariance[0, 0], covariance[0, 1], covariance[1, 1]
-    a, b, c = precision[0, 0], precision[0, 1], precision[1, 1]
+    (p, q, _, r), (a, b, _, c) = entries(covariance), entries(precision)
     out = torch.empty_like(covariance, memory_format=torch.contiguous_format)
+    first, right, left, last = entries(out)
     mixed = b * q
-    torch.addcmul(mixed, c, r, out=out[0, 0]).add_(1.0)
-    torch.addcmul(mixed, a, p, out=out[1, 1]).add_(1.0)
-    torch.mul(c, q, out=out[0, 1]).addcmul_(b, p).neg_()
-    torch.mul(b, r, out=out[1, 0]).addcmul_(a, q).neg_()
+    torch.addcmul(mixed, c, r, out=first).add_(1.0)
+    torch.addcmul(mixed, a, p, out=last).add_(1.0)
+    torch.mul(c, q, out=right).addcmul_(b, p).neg_()
+    torch.mul(b, r, out=left).addcmul_(a, q).neg_()
     return out.div_(divisor)
 
 

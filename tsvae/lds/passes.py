@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from tsvae.lds.filter_result import Chain
 from tsvae.lds.grouped_covariances import GroupedCovariances, StepMatrices, filter_covariances
 from tsvae.lds.grouped_means import (
     ChainInputs,
@@ -20,16 +21,12 @@ from tsvae.lds.grouped_means import (
     GroupedSmoothed,
     filter_means,
     filtered_means,
-    log_normalizers,
     predicted_means,
-    quadratic_sums,
     smooth_means,
 )
+from tsvae.lds.grouped_sums import log_normalizers, quadratic_sums
 from tsvae.lds.layout import SeriesLayout, matrix_planes_view, to_planes
 from tsvae.lds.parameters import LDSParameters
-
-if TYPE_CHECKING:
-    from tsvae.lds.filtering import Chain
 
 
 class ParameterPlanes(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tsvae.lds.filtering import FilterResult
+from tsvae.lds.filter_result import FilterResult
 from tsvae.lds.layout import covariances_out
 from tsvae.lds.linalg import safe_cholesky
 from tsvae.lds.parameters import LDSParameters

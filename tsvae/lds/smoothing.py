@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tsvae.lds.filtering import FilterResult, per_series
+from tsvae.lds.filter_result import FilterResult, per_series
 from tsvae.lds.grouped_covariances import smooth_covariances
 from tsvae.lds.grouped_means import GroupedSmoothed
 from tsvae.lds.layout import covariances_out, matrices_out, matrix_planes_view, repeat_groups

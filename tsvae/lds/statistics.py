@@ -17,7 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tsvae.lds.filtering import known_regressors, per_series
+from tsvae.lds.filter_result import per_series
+from tsvae.lds.filtering import known_regressors
 from tsvae.lds.parameters import LDSParameters
 from tsvae.lds.smoothing import SmootherResult
 
