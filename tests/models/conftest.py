@@ -36,6 +36,8 @@ def joint(params, matrix, variance, offset, steps, inputs=None):
         z_mean=mean.reshape(-1),
         z_covariance=z,
         cross=z @ emission.T,
+        emission=emission,
+        noise=np.diag(noise),
         steps=steps,
     )
 
@@ -52,12 +54,17 @@ def condition(law, x, seen):
     log_det = np.linalg.slogdet(square)[1]
     quadratic = residual @ np.linalg.solve(square, residual)
     shape = (law.steps, -1)
+    z_covariance = law.z_covariance - gain_z @ law.cross.T[where]
+    signal = np.einsum("ij,jk,ik->i", law.emission, z_covariance, law.emission)
     return SimpleNamespace(
         log_density=-0.5 * (quadratic + log_det + where.sum() * np.log(2 * np.pi)),
         mean=(law.mean + gain @ residual).reshape(shape),
         variance=np.diag(law.covariance - gain @ law.covariance[where]).reshape(shape),
         z_mean=(law.z_mean + gain_z @ residual).reshape(shape),
-        z_variance=np.diag(law.z_covariance - gain_z @ law.cross.T[where]).reshape(shape),
+        z_variance=np.diag(z_covariance).reshape(shape),
+        # Of observations made anew, with their own noise.
+        fresh_mean=(law.mean + law.emission @ gain_z @ residual).reshape(shape),
+        fresh_variance=(signal + law.noise).reshape(shape),
     )
 
 

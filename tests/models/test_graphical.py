@@ -371,16 +371,23 @@ def test_state_after_the_last_row(sharing):
     torch.testing.assert_close(rows(last.covariance, None), same.covariance)
 
 
+@pytest.mark.parametrize("group_size", [2, None])
+@pytest.mark.parametrize("posterior", POSTERIORS)
 @pytest.mark.parametrize("sharing", SHARING)
-def test_predicted_are_the_moments_before_the_step(sharing):
-    """Forecasts of the state before, one step ahead."""
-    model, potentials = dynamics("point"), potentials_of(sharing)
-    filtered = model.filter(potentials, None, LENGTHS)
-    ahead = model.predicted(filtered)
-    state = model.states_at(filtered, potentials, torch.tensor([3]))
-    one = model.forecast(state, 1)
-    torch.testing.assert_close(ahead.mean[:, 4], one.mean[:, 0])
-    torch.testing.assert_close(rows(ahead.covariance[:, 4], None), one.covariance[:, 0])
+def test_predicted_are_the_moments_before_the_step(sharing, posterior, group_size):
+    """Forecasts of the state before, one step ahead; the initial moments for the first step."""
+    model, potentials = dynamics(posterior, group_size, n_inputs=U), potentials_of(sharing)
+    inputs = inputs_of(U)
+    filtered = model.filter(potentials, inputs, LENGTHS)
+    ahead = model.predicted(filtered, potentials, inputs)
+    start = filtered.params.initial_covariance
+    torch.testing.assert_close(ahead.mean[0, 0], filtered.params.initial_mean.flatten())
+    torch.testing.assert_close(rows(ahead.covariance, None)[0, 0], start)
+    for t in (0, 3, 5):
+        state = model.states_at(filtered, potentials, torch.tensor([t]))
+        one = model.forecast(state, 1, inputs[:, t + 1 : t + 2])
+        torch.testing.assert_close(ahead.mean[:, t + 1], one.mean[:, 0])
+        torch.testing.assert_close(rows(ahead.covariance[:, t + 1], None), one.covariance[:, 0])
 
 
 def test_filter_detached():

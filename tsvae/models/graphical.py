@@ -111,7 +111,7 @@ class GraphicalModel(Protocol):
         """Return the filtered state after the first ``lengths (B,)`` rows."""
         ...
 
-    def predicted(self, filtered: Any) -> State:
+    def predicted(self, filtered: Any, potentials: Potentials, inputs: Tensor | None) -> State:
         """Return the moments of every state given the steps before it, ``(B, T, ...)``."""
         ...
 

@@ -201,14 +201,29 @@ class LinearDynamics(nn.Module):
         """Return the filtered state after the first ``lengths (B,)`` rows of each series."""
         return State(*final_state(filtered.result, lengths))
 
-    def predicted(self, filtered: Filtered) -> State:
-        """Return the moments of every state given the steps before it, ``(B, T, ...)``."""
-        result = filtered.result
+    def predicted(
+        self, filtered: Filtered, potentials: Potentials, inputs: Tensor | None = None
+    ) -> State:
+        """Return the moments of every state given the steps before it, ``(B, T, ...)``.
+
+        These are forecasts one step ahead: plug-in, from the states of :meth:`states_at`.
+        """
+        params, result = filtered
         n_series = result.predicted_mean.shape[0]
-        covariance = result.predicted_covariance
-        if result.pattern is not None:
-            covariance = per_series(covariance, result.pattern, n_series)
-        return State(result.predicted_mean, covariance)
+        covariance = _of_series(result.predicted_covariance, result.pattern, n_series)
+        first = State(result.predicted_mean, covariance)
+        if params.excess is None:
+            return first
+        precision = block_precision(potentials.precision, *covariance.shape[2:4])
+        precision = _of_series(precision, potentials.pattern, n_series)
+        last = State(first.mean[:, :-1], covariance[:, :-1])
+        state = _update(last, potentials.linear[:, :-1], precision[:, :-1])
+        ahead = _advance(self.plug_in(), state, None if inputs is None else inputs[:, 1:])
+        rows = ahead.covariance.shape[0]
+        return State(
+            torch.cat((first.mean[:, :1], ahead.mean), dim=1),
+            torch.cat((covariance[:, :1].expand(rows, -1, -1, -1, -1), ahead.covariance), dim=1),
+        )
 
     def forecast(self, state: State, horizon: int, inputs: Tensor | None = None) -> StateForecast:
         """Moments of the next ``horizon`` states, plug-in."""
@@ -240,9 +255,14 @@ def _rows(values: Tensor, pattern: Tensor | None, steps: Tensor, n_series: int) 
     return picked.transpose(0, 1).flatten(0, 1)
 
 
+def _of_series(values: Tensor, pattern: Tensor | None, n_series: int) -> Tensor:
+    """``(P, ...)`` -> ``(1 or B, ...)``."""
+    return values if pattern is None else per_series(values, pattern, n_series)
+
+
 def _update(state: State, linear: Tensor, precision: Tensor) -> State:
     """Multiply N(m, P) by a potential: S = L (I + L' Lam L)^-1 L', m + S (h - Lam m)."""
-    groups, size = precision.shape[1], precision.shape[2]
+    groups, size = precision.shape[-3:-1]
     mean = state.mean.unflatten(-1, (groups, size)).unsqueeze(-1)
     root = safe_cholesky(state.covariance)
     inner = identity_like(precision) + root.mT @ precision @ root
@@ -251,6 +271,17 @@ def _update(state: State, linear: Tensor, precision: Tensor) -> State:
     residual = linear.unflatten(-1, (groups, size)).unsqueeze(-1) - precision @ mean
     moved = mean + covariance @ residual
     return State(moved.squeeze(-1).flatten(-2), covariance)
+
+
+def _advance(params: LDSParameters, state: State, inputs: Tensor | None) -> State:
+    """One plug-in step of states ``(..., D)``: A m + B u + b, A S A' + Q."""
+    a = params.transition_matrix
+    mean = state.mean.unflatten(-1, a.shape[:2]).unsqueeze(-1)
+    mean = (a @ mean).squeeze(-1) + params.bias
+    if inputs is not None:
+        mean = mean + torch.einsum("gku,...u->...gk", params.input_matrix, inputs)
+    covariance = a @ state.covariance @ a.mT + params.noise_covariance
+    return State(mean.flatten(-2), covariance)
 
 
 def _detach(params: Any) -> Any:

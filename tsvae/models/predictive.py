@@ -309,9 +309,9 @@ def one_step_log_density(
 
     Zero for a row without visible entries. Parameters as in :func:`smooth_values`.
     """
-    history = _filter(model, x, visible, inputs)
-    moments = model.dynamics.predicted(history.filtered)
-    window = history.window
+    window, _, potentials = _look(model, x, visible, inputs)
+    filtered = model.dynamics.filter(potentials, window.inputs, window.lengths)
+    moments = model.dynamics.predicted(filtered, potentials, window.inputs)
     if model.closed_form:
         log_density = _normal_log_density(model, window, moments.mean, moments.covariance)
     else:
