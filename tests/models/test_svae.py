@@ -275,13 +275,16 @@ def padded(batch, n=24):
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("potential", ["diagonal", "block", "dense"])
+@pytest.mark.parametrize("form", ["diagonal", "block", "dense", "channelwise", "sampled"])
 @pytest.mark.parametrize("posterior", POSTERIORS)
 @torch.no_grad()
-def test_padding_changes_nothing(posterior, potential, training):
-    group_size = None if potential == "dense" else 2
+def test_padding_changes_nothing(posterior, form, training):
     model = make_model(
-        posterior, potential=potential, group_size=group_size, level_entries=2
+        posterior,
+        potential=form if form in ("block", "dense") else "diagonal",
+        group_size=None if form == "dense" else 2,
+        channelwise=form == "channelwise",
+        level_entries=2,
     ).train(training)
     batch = make_batch()
     long = padded(batch)
@@ -301,6 +304,7 @@ def test_padding_changes_nothing(posterior, potential, training):
         short, extended = (read(model, b["x"], b["visible"]) for b in (batch, long))
         assert (extended.mean[:, :T] - short.mean).abs().max() < 1e-6
     lengths = torch.full((B,), T)
+    model.closed_form = form != "sampled"
     short = forecast(model, batch["x"], batch["visible"], 5)
     extended = forecast(model, long["x"], long["visible"], 5, lengths=lengths)
     assert (extended.mean - short.mean).abs().max() < 1e-6
@@ -313,6 +317,17 @@ def test_hidden_values_do_not_matter(posterior):
     model, batch = make_model(posterior), make_batch()
     other = {**batch, "x": torch.where(batch["mask"], batch["x"], torch.tensor(99.0, dtype=DTYPE))}
     assert loss_of(model, other) == loss_of(model, batch)
+
+
+@torch.no_grad()
+def test_the_encoder_sees_visible_entries_only():
+    """Entries that are asked for but hidden move the loss, not the posterior."""
+    model, batch = make_model(level_entries=2, encoder_sizes=(5,)), make_batch()
+    asked = batch["mask"] & ~batch["visible"]
+    other = {**batch, "x": batch["x"] + 7.0 * asked}
+    one, two = (model.training_step(b, 0).diagnostics for b in (batch, other))
+    assert asked.any() and two["reconstruction"] > one["reconstruction"] + 0.1
+    assert two["local_kl"] == one["local_kl"]
 
 
 @pytest.mark.parametrize("channelwise", [False, True])
