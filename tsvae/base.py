@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils import TransformerTags, check_random_state
+from sklearn.utils import check_random_state
 
 from tsvae.estimation.model_file import read_model_file, write_model_file
 
@@ -29,8 +29,6 @@ class TorchEstimator(BaseEstimator):
         tags.input_tags.three_d_array = True
         tags.input_tags.allow_nan = True
         tags.target_tags.multi_output = True
-        if hasattr(self, "transform"):
-            tags.transformer_tags = TransformerTags()
         return tags
 
     def _seed(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import RegressorMixin
+from sklearn.base import RegressorMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -65,7 +65,7 @@ class LatentDynamics(NamedTuple):
     times: Any
 
 
-class SVAEForecaster(RegressorMixin, TorchEstimator):
+class SVAEForecaster(RegressorMixin, TransformerMixin, TorchEstimator):
     """Forecast multivariate series with gaps by a structured variational autoencoder.
 
     A linear dynamical system holds the state; an encoder turns the entries that are present at a
@@ -161,8 +161,8 @@ class SVAEForecaster(RegressorMixin, TorchEstimator):
         Steps at ``beta_min`` and steps from there to ``beta``; shortened in a short fit.
     max_epochs : int, default=20
         An epoch is 20 to 50 steps, about one look at the data.
-    batch_size : int, default=32
-        Windows per step (independent channels count each variable's window).
+    batch_size : int, default=8
+        Windows per step, each of all variables.
     learning_rate : float or "auto", default=0.01
         Peak rate; "auto" runs a range test.
     optimizer : {"adam", "adamw", "adafactor"}, default="adam"
@@ -177,9 +177,11 @@ class SVAEForecaster(RegressorMixin, TorchEstimator):
         Epochs without a better validation criterion before training stops.
     min_delta : float, default=0.0
         Smallest decrease that counts as better.
-    validation_fraction : float, default=0.1
+    validation_fraction : float, default=0.0
         Part set aside to choose the best epoch: the last part of the time, or whole series if
-        there are many. Data too short to spare a horizon are used whole.
+        there are many; worth it with networks (``hidden_sizes``). 0: the most recent rows are
+        learned from, too, which helps more with linear paths. Data too short to spare a horizon
+        are used whole.
     max_time : float or None, default=None
         Seconds after which training ends in good order.
     device : str, default="auto"
@@ -330,7 +332,7 @@ class SVAEForecaster(RegressorMixin, TorchEstimator):
         beta_warmup_steps: int = 500,
         beta_annealing_steps: int = 500,
         max_epochs: int = 20,
-        batch_size: int = 32,
+        batch_size: int = 8,
         learning_rate: float | str = 0.01,
         optimizer: str = "adam",
         lr_schedule: str = "cosine",
@@ -338,7 +340,7 @@ class SVAEForecaster(RegressorMixin, TorchEstimator):
         clip_norm: float | None = 1.0,
         patience: int | None = 10,
         min_delta: float = 0.0,
-        validation_fraction: float = 0.1,
+        validation_fraction: float = 0.0,
         max_time: float | None = None,
         device: str = "auto",
         precision: str = "32-true",

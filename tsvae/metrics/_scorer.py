@@ -91,13 +91,13 @@ class ForecastScorer:
         """
         forecast = getattr(estimator, self.response_method)
         if y is not None:
-            actual, predicted = y, forecast(X, **self.response_params)
+            actual, predicted = y, forecast(X=X, **self.response_params)
         elif continues(estimator, X):
             actual, predicted = X, self._continue(forecast, X)
         else:
             horizon = self._horizon_of(estimator)
             history, actual = cut_last_steps(X, horizon)
-            predicted = forecast(history, horizon=horizon, **self.response_params)
+            predicted = forecast(X=history, horizon=horizon, **self.response_params)
         value = float(self.metric(actual, predicted, **self.metric_params))
         return value if self.greater_is_better else -value
 

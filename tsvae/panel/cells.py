@@ -23,7 +23,8 @@ def check_not_sparse(data: Any, name: str) -> None:
     if hasattr(data, "toarray") and type(data).__module__.startswith("scipy.sparse"):
         raise TypeError(
             f"Sparse data was passed for {name}, but dense data is required. "
-            "Use '.toarray()' to convert to a dense numpy array."
+            "Use '.toarray()' to convert to a dense numpy array (in a Pipeline: "
+            "OneHotEncoder(sparse_output=False), ColumnTransformer(sparse_threshold=0))."
         )
 
 
