@@ -332,7 +332,7 @@ def _kept(problem: Problem, sizes: Sizes) -> Problem:
     if problem.covariates is not None:
         return problem
     panel = problem.target
-    return Problem(panel.slice_time(max(panel.n_steps - sizes.context, 0)), None)
+    return Problem(panel.tail(sizes.context), None)
 
 
 # -- files -----------------------------------------------------------------------------------
