@@ -25,6 +25,7 @@ FAST = {
     "n_samples": 20,
     "elbo_weight": 0.0,
     "point_estimate": True,
+    "group_size": None,
     "random_state": 0,
 }
 N = 30
@@ -117,7 +118,7 @@ SETTINGS = {
     "unknown likelihood": ({"likelihood": "gamma"}, ["likelihood='gamma' is not known", "choose one of: bernoulli, laplace"]),
     "unknown channels": ({"channels": "both"}, ["'channels'", "'independent'", "'joint'", "Got 'both'"]),
     "unknown activation": ({"activation": "swoosh"}, ["activation='swoosh' is not known", "gelu"]),
-    "odd latent_dim": ({"latent_dim": 5}, ["latent_dim=5 must be a multiple of group_size=2", "group_size=1 or None"]),
+    "odd latent_dim": ({"latent_dim": 5, "group_size": 2}, ["latent_dim=5 must be a multiple of group_size=2", "group_size=1 or None"]),
     "empty layer": ({"hidden_sizes": [8, 0]}, ["hidden_sizes[1] must be a positive integer", "got 0"]),
     "part of a layer": ({"hidden_sizes": [4.5]}, ["hidden_sizes[0] must be a positive integer", "got 4.5"]),
     "layers as a number": ({"hidden_sizes": 8}, ["'hidden_sizes'", "array-like", "Got 8"]),

@@ -47,6 +47,7 @@ FAST = {
     "n_samples": 20,
     "elbo_weight": 0.0,
     "point_estimate": True,
+    "group_size": None,
     "random_state": 0,
 }
 N = 60
@@ -200,7 +201,7 @@ def test_nothing_global_is_touched(likelihood, tmp_path, monkeypatch, capfd):
         before = global_states()
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            estimator = small(likelihood=likelihood, natural_gradient=True, point_estimate=False)
+            estimator = small(likelihood=likelihood, group_size=2, point_estimate=False)
             estimator.fit(TABLE)
             estimator.predict_interval()
             estimator.sample(2)
@@ -632,7 +633,8 @@ def equal(first, second):
 @pytest.mark.parametrize("kind", KINDS)
 def test_saved_and_loaded(kind, tmp_path):
     data = KINDS[kind]()
-    estimator = small(time="day" if kind == "time column" else None).fit(data)
+    time = "day" if kind == "time column" else None
+    estimator = small(group_size=2, time=time).fit(data)
     estimator.save(tmp_path / "model.tsvae")
     assert [path.name for path in tmp_path.iterdir()] == ["model.tsvae"]
     twin = SVAEForecaster.load(tmp_path / "model.tsvae")
@@ -654,7 +656,7 @@ def test_saved_and_loaded(kind, tmp_path):
 
 def test_saved_with_covariates_and_after_update(tmp_path):
     path = tmp_path / "model.tsvae"
-    estimator = small(hidden_sizes=(4,), calendar=True, power_transform="box-cox")
+    estimator = small(group_size=2, hidden_sizes=(4,), calendar=True, power_transform="box-cox")
     estimator.fit(X[:50], Y[:50]).update(X[50:55], Y[50:55])
     estimator.save(path)
     estimator.save(path)  # replaces the file

@@ -17,24 +17,30 @@ Scaling = Literal["standard", "min-max", "none"]
 
 # A spread below this share of the variable's size is rounding, not variation.
 _CONSTANT = 1e-10
+# Largest logarithm of x / unit that comes back: finite beside units of 1e-150 to 1e150.
+_MAX_LOG = 350.0
 
 
 @dataclass(frozen=True)
 class PanelScaler:
     """Map between original units and model units, per variable.
 
-    ``model = (g(x) - location) / scale`` with g the identity, the logarithm or Box-Cox.
+    ``model = (g(x) - location) / scale`` with g the identity, or the logarithm or Box-Cox of
+    ``x / unit``.
 
     Attributes
     ----------
     location, scale : ndarray (F,)
     power : ndarray (F,) or None
         Box-Cox exponents (0: logarithm); None: g is the identity.
+    unit : ndarray (F,) or None
+        Typical size of each variable, so that powers keep their digits at any scale; None: 1.
     """
 
     location: Array
     scale: Array
     power: Array | None = None
+    unit: Array | None = None
 
     @property
     def affine(self) -> bool:
@@ -50,7 +56,7 @@ class PanelScaler:
             If a power transform meets an entry that is not positive.
         """
         if self.power is not None:
-            values = _power(values, mask, self.power, names)
+            values = _power(values, mask, self.power, names, self.unit)
         return np.where(mask, (values - self.location) / self.scale, 0.0)
 
     def inverse(self, values: Array) -> Array:
@@ -58,26 +64,32 @@ class PanelScaler:
         restored = values * self.scale + self.location
         if self.power is None:
             return restored
-        return _inverse_power(restored, self.power)
+        original = _inverse_power(restored, self.power)
+        return original if self.unit is None else original * self.unit
 
     def log_slope(self, values: Array, mask: NDArray[np.bool_]) -> Array:
         """Log of d model / d original, summed over the observed entries of each row ``(B, T)``."""
         slope = np.broadcast_to(-np.log(self.scale), values.shape)
         if self.power is not None:
-            slope = slope + (self.power - 1.0) * np.log(np.where(mask, values, 1.0))
+            logs = np.log(np.where(mask, values, 1.0))
+            shift = 0.0 if self.unit is None else np.log(self.unit)
+            slope = slope + (self.power - 1.0) * logs - self.power * shift
         return np.where(mask, slope, 0.0).sum(-1)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; see :func:`PanelScaler.from_dict`."""
-        power = None if self.power is None else self.power.tolist()
-        return {"location": self.location.tolist(), "scale": self.scale.tolist(), "power": power}
+        fields = ("location", "scale", "power", "unit")
+        arrays = {name: getattr(self, name) for name in fields}
+        return {name: None if array is None else array.tolist() for name, array in arrays.items()}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> PanelScaler:
         """Rebuild from :meth:`to_dict`."""
-        power = None if data["power"] is None else np.asarray(data["power"], dtype=float)
         location, scale = (np.asarray(data[k], dtype=float) for k in ("location", "scale"))
-        return cls(location, scale, power)
+        power, unit = (
+            None if data[k] is None else np.asarray(data[k], dtype=float) for k in ("power", "unit")
+        )
+        return cls(location, scale, power, unit)
 
 
 def fit_scaler(
@@ -111,10 +123,12 @@ def fit_scaler(
     ValueError
         If a transform meets values that are not positive.
     """
-    power = None
+    power = unit = None
     if transform is not None:
-        power = _fit_power(values, mask, names, transform)
-        values = _power(values, mask, power, names)
+        _check_positive(values, mask, names)
+        unit = _geometric_mean(values, mask)
+        power = _fit_power(values / unit, mask, transform)
+        values = _power(values, mask, power, names, unit)
     n_features = values.shape[-1]
     location, scale = np.zeros(n_features), np.ones(n_features)
     if scaling != "none":
@@ -122,7 +136,7 @@ def fit_scaler(
             seen = values[..., f][mask[..., f]]
             if len(seen):
                 location[f], scale[f] = _centre_and_spread(seen, scaling)
-    return PanelScaler(location, scale, power)
+    return PanelScaler(location, scale, power, unit)
 
 
 def _centre_and_spread(seen: Array, scaling: Scaling) -> tuple[float, float]:
@@ -149,30 +163,33 @@ def _check_positive(values: Array, mask: NDArray[np.bool_], names: list[Any]) ->
         )
 
 
-def _fit_power(
-    values: Array, mask: NDArray[np.bool_], names: list[Any], transform: Transform
-) -> Array:
-    _check_positive(values, mask, names)
+def _geometric_mean(values: Array, mask: NDArray[np.bool_]) -> Array:
+    counts = mask.sum(axis=(0, 1)).clip(1)
+    return np.exp(np.log(np.where(mask, values, 1.0)).sum(axis=(0, 1)) / counts)
+
+
+def _fit_power(values: Array, mask: NDArray[np.bool_], transform: Transform) -> Array:
     power = np.zeros(values.shape[-1])
     if transform == "box-cox":
         for f in range(len(power)):
             seen = values[..., f][mask[..., f]]
             if len(seen) > 1 and np.ptp(seen) > _CONSTANT * seen.max():
-                scaled = seen / np.exp(np.log(seen).mean())
-                power[f] = float(np.clip(stats.boxcox_normmax(scaled, method="mle"), -2.0, 2.0))
+                power[f] = float(np.clip(stats.boxcox_normmax(seen, method="mle"), -2.0, 2.0))
     return power
 
 
-def _power(values: Array, mask: NDArray[np.bool_], power: Array, names: list[Any]) -> Array:
+def _power(
+    values: Array, mask: NDArray[np.bool_], power: Array, names: list[Any], unit: Array | None
+) -> Array:
     _check_positive(values, mask, names)
-    logs = np.log(np.where(mask, values, 1.0))
+    logs = np.log(np.where(mask, values if unit is None else values / unit, 1.0))
     safe = np.where(power == 0, 1.0, power)
     return np.where(power == 0, logs, np.expm1(safe * logs) / safe)
 
 
 def _inverse_power(values: Array, power: Array) -> Array:
     safe = np.where(power == 0, 1.0, power)
-    # Below the range of Box-Cox nothing is left but the smallest positive value.
-    inner = np.maximum(1.0 + safe * values, np.finfo(float).tiny)
-    logs = np.where(power == 0, values, np.log(inner) / safe)
-    return np.exp(np.minimum(logs, 700.0))
+    # Outside the range of Box-Cox nothing is left but its end; log1p keeps tiny powers exact.
+    inner = np.maximum(safe * values, np.nextafter(-1.0, 0.0))
+    logs = np.where(power == 0, values, np.log1p(inner) / safe)
+    return np.exp(np.clip(logs, -_MAX_LOG, _MAX_LOG))
