@@ -22,6 +22,7 @@ MAX_CHANNELS = 32
 #: Precision of a complete observation at the start, in units of the prior's.
 PRECISION_START = 0.1
 _N_PEAKS = 4
+_ROUNDING = 1e-9  # what is smaller, beside the data, is not movement
 _PEAK_RATIO = 8.0
 _RIDGE = 1.0
 
@@ -119,6 +120,8 @@ def detect_periods(values: Array, mask: NDArray[np.bool_], longest: int) -> list
     centred = np.where(mask, values - (values * mask).sum(1, keepdims=True) / weight, 0.0)
     slope = (centred * time).sum(1, keepdims=True) / (mask * time**2).sum(1, keepdims=True).clip(1)
     centred = np.where(mask, centred - slope * time, 0.0)
+    if np.abs(centred).max() <= _ROUNDING * np.abs(values).max():
+        return []
     n_fft = 4 * n_steps  # zero padding: periods finer than the grid of whole cycles
     power = (np.abs(np.fft.rfft(centred * np.hanning(n_steps)[:, None], n_fft, axis=1)) ** 2).mean(
         axis=(0, 2)
