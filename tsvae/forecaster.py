@@ -119,6 +119,10 @@ class SVAEForecaster(RegressorMixin, TransformerMixin, TorchEstimator):
     seasonal_periods : "auto", None or sequence of float, default="auto"
         Periods in steps where latent rotations start. "auto": from the calendar of the time
         stamps, or found in the data where there is none.
+    seasonal_effect : bool, default=True
+        Take a fixed seasonal pattern (Fourier terms at the seasonal periods that the data hold
+        twice) off the data before the latent states see them; states then hold what varies. Needs
+        time stamps to know the phase.
     window_level : bool, default=True
         Take the level of each window off (its first quarter of entries), so that forecasts follow
         the level of the series.
@@ -163,7 +167,7 @@ class SVAEForecaster(RegressorMixin, TransformerMixin, TorchEstimator):
         An epoch is 20 to 50 steps, about one look at the data.
     batch_size : int, default=8
         Windows per step, each of all variables.
-    learning_rate : float or "auto", default=0.01
+    learning_rate : float or "auto", default=0.03
         Peak rate; "auto" runs a range test.
     optimizer : {"adam", "adamw", "adafactor"}, default="adam"
         Of everything but natural-gradient parameters.
@@ -248,6 +252,7 @@ class SVAEForecaster(RegressorMixin, TransformerMixin, TorchEstimator):
         "potential": [StrOptions({"diagonal", "block", "dense"})],
         "encoder_precision": [StrOptions({"learned", "network"})],
         "seasonal_periods": [StrOptions({"auto"}), "array-like", None],
+        "seasonal_effect": ["boolean"],
         "window_level": ["boolean"],
         "power_transform": [StrOptions({"log", "box-cox"}), None],
         "calendar": ["boolean"],
@@ -309,6 +314,7 @@ class SVAEForecaster(RegressorMixin, TransformerMixin, TorchEstimator):
         potential: str = "diagonal",
         encoder_precision: str = "learned",
         seasonal_periods: str | Sequence[float] | None = "auto",
+        seasonal_effect: bool = True,
         window_level: bool = True,
         power_transform: str | None = None,
         calendar: bool = False,
@@ -333,7 +339,7 @@ class SVAEForecaster(RegressorMixin, TransformerMixin, TorchEstimator):
         beta_annealing_steps: int = 500,
         max_epochs: int = 20,
         batch_size: int = 8,
-        learning_rate: float | str = 0.01,
+        learning_rate: float | str = 0.03,
         optimizer: str = "adam",
         lr_schedule: str = "cosine",
         warmup_steps: int = 10,
@@ -366,6 +372,7 @@ class SVAEForecaster(RegressorMixin, TransformerMixin, TorchEstimator):
         self.potential = potential
         self.encoder_precision = encoder_precision
         self.seasonal_periods = seasonal_periods
+        self.seasonal_effect = seasonal_effect
         self.window_level = window_level
         self.power_transform = power_transform
         self.calendar = calendar

@@ -11,18 +11,38 @@ from numpy.typing import NDArray
 
 from tsvae.lds import LDSParameters
 from tsvae.models import SVAE
-from tsvae.models.start import precision_start, rotation_start, state_roles
+from tsvae.models.start import (
+    PRECISION_START,
+    FilterBank,
+    filter_bank,
+    rotation_start,
+    seasonal_angles,
+    state_roles,
+)
+from tsvae.nn.special import inverse_softplus
 
-__all__ = ["Sizes", "Start", "detect_periods", "regress", "resolve_sizes", "start_model"]
+__all__ = [
+    "Sizes",
+    "Spread",
+    "Start",
+    "detect_periods",
+    "fixed_angles",
+    "measure_spread",
+    "resolve_sizes",
+    "ridge",
+    "set_bank",
+    "start_model",
+]
 
 Array = NDArray[np.float64]
 
 #: Up to so many variables each gets its own latent chain; above, one chain serves all.
 MAX_CHANNELS = 32
-#: Precision of a complete observation at the start, in units of the prior's.
-PRECISION_START = 0.1
 _N_PEAKS = 4
 _ROUNDING = 1e-9  # what is smaller, beside the data, is not movement
+_N_WINDOWS = 16
+_N_FIXED = 12  # seasonal waves with a fixed pattern at most
+_TINY = 1e-8
 _PEAK_RATIO = 8.0
 _RIDGE = 1.0
 
@@ -150,6 +170,60 @@ def _vertex(power: Array, k: int) -> float:
     return 0.0 if bend == 0 else float(np.clip(0.5 * (left - right) / bend, -0.5, 0.5))
 
 
+class Spread(NamedTuple):
+    """Typical sizes of each variable in model units.
+
+    Attributes
+    ----------
+    window : ndarray (F,)
+        Standard deviation inside a window, its level taken off.
+    noise : ndarray (F,)
+        Standard deviation of observation noise if all short-term movement were noise.
+    """
+
+    window: Array
+    noise: Array
+
+
+def measure_spread(values: Array, mask: NDArray[np.bool_], sizes: Sizes) -> Spread:
+    """Sizes from which levels, states and noise start.
+
+    Parameters
+    ----------
+    values : ndarray (B, T, F)
+        Model units, 0 where missing.
+    mask : bool ndarray (B, T, F)
+    sizes : Sizes
+
+    Returns
+    -------
+    Spread
+        1 for a variable that never moves.
+    """
+    n_steps = values.shape[1]
+    starts = np.unique(np.linspace(0, n_steps - sizes.window, _N_WINDOWS).round().astype(int))
+    squares, counts = np.zeros(values.shape[-1]), np.zeros(values.shape[-1])
+    for start in starts:
+        part = slice(start, start + sizes.window)
+        residual, seen = _residual(values[:, part], mask[:, part], sizes.level_entries)
+        squares += (residual**2).sum((0, 1))
+        counts += seen.sum((0, 1))
+    both = mask[:, 1:] & mask[:, :-1]
+    steps = np.where(both, np.diff(values, axis=1), 0.0)
+    noise = np.sqrt((steps**2).sum((0, 1)) / both.sum((0, 1)).clip(1) / 2.0)
+    window = np.sqrt(squares / counts.clip(1))
+    window = np.where(window > _TINY, window, 1.0)
+    return Spread(window, np.where(noise > _TINY, noise, window))
+
+
+def _residual(
+    values: Array, mask: NDArray[np.bool_], entries: int
+) -> tuple[Array, NDArray[np.bool_]]:
+    first = mask & (mask.cumsum(1) <= entries)
+    level = (values * first).sum(1, keepdims=True) / first.sum(1, keepdims=True).clip(1)
+    return np.where(mask, values - level, 0.0), mask
+
+
 class Start(NamedTuple):
     """Where a model begins.
 
@@ -157,12 +231,12 @@ class Start(NamedTuple):
     ----------
     dynamics : LDSParameters or None
         None: the prior's mean.
-    precision : list of float or float
-        Of the encoder, per latent coordinate.
+    bank : FilterBank or None
+        Of encoder and decoder, for one variable; None: random.
     """
 
     dynamics: LDSParameters | None
-    precision: list[float] | float
+    bank: FilterBank | None
 
 
 def start_model(
@@ -172,36 +246,74 @@ def start_model(
     sizes: Sizes,
     seed: int,
     n_inputs: int = 0,
+    precision: float = PRECISION_START,
+    fixed_seasons: bool = False,
 ) -> Start:
-    """Starting transition and precision: roles for groups of two, plain for others."""
+    """Choose starting transition, encoder and decoder: roles for groups of two."""
     if group_size != 2:
-        return Start(None, PRECISION_START)
+        return Start(None, None)
     generator = torch.Generator().manual_seed(seed)
     roles = state_roles(latent_dim // 2, periods, sizes.context, generator)
-    return Start(rotation_start(roles, n_inputs), precision_start(roles, PRECISION_START))
+    return Start(
+        rotation_start(roles, n_inputs, precision),
+        filter_bank(roles, generator, precision, fixed_seasons),
+    )
 
 
 @torch.no_grad()
-def regress(model: SVAE, values: Array, mask: NDArray[np.bool_], inputs: Array) -> None:
-    """Start the covariate effect from a ridge regression of each variable on the inputs.
+def set_bank(model: SVAE, bank: FilterBank) -> None:
+    """Start encoder and decoder of a one-variable model as a filter bank."""
+    encoder, decoder = model.encoder, model.decoder
+    encoder.raw_weight.copy_(inverse_softplus(bank.precision)[None])
+    encoder.input_scale.copy_(bank.input_scale[None])
+    decoder.emission_matrix.copy_(bank.emission[None])
+
+
+def ridge(values: Array, mask: NDArray[np.bool_], inputs: Array) -> Array:
+    """Ridge regression of each variable on the inputs, beside a line in time.
 
     Parameters
     ----------
-    model : SVAE
     values, mask : ndarray (B, T, F)
         Model units.
     inputs : ndarray (B, T, U)
+
+    Returns
+    -------
+    ndarray (F, U)
+        Where the effect of the inputs starts.
     """
-    design = np.concatenate([inputs, np.ones_like(inputs[..., :1])], axis=-1)
-    matrix = np.zeros((values.shape[-1], inputs.shape[-1]))
-    offsets = np.zeros(values.shape[-1])
+    n_series, n_steps, n_inputs = inputs.shape
+    line = np.linspace(-1.0, 1.0, n_steps)[:, None]
+    free = np.broadcast_to(
+        np.concatenate([np.ones_like(line), line], axis=1), (n_series, n_steps, 2)
+    )
+    design = np.concatenate([inputs, free], axis=-1)
+    penalty = np.diag([_RIDGE] * n_inputs + [1e-8 * n_steps] * 2)
+    matrix = np.zeros((values.shape[-1], n_inputs))
     for f in range(values.shape[-1]):
-        seen = mask[..., f]
-        rows, target = design[seen], values[..., f][seen]
-        penalty = _RIDGE * np.eye(rows.shape[1])
-        penalty[-1, -1] = 1e-8
-        solution = np.linalg.solve(rows.T @ rows + penalty, rows.T @ target)
-        matrix[f], offsets[f] = solution[:-1], solution[-1]
-    model.covariate_matrix.copy_(torch.as_tensor(matrix))
-    if model.level_entries == 0 and not model.channelwise:
-        model.decoder.offset.copy_(torch.as_tensor(offsets))
+        rows, target = design[mask[..., f]], values[..., f][mask[..., f]]
+        matrix[f] = np.linalg.solve(rows.T @ rows + penalty, rows.T @ target)[:n_inputs]
+    return matrix
+
+
+def fixed_angles(periods: list[float], n_steps: int) -> list[float]:
+    """Angular frequencies of a fixed seasonal pattern that the data can tell.
+
+    Parameters
+    ----------
+    periods : list of float
+    n_steps : int
+        Rows of the longest series; a period must fit in twice.
+
+    Returns
+    -------
+    list of float
+        Radians per step; no two closer than the data can resolve.
+    """
+    known = [period for period in periods if 2.0 * period <= n_steps]
+    kept: list[float] = []
+    for angle in seasonal_angles(known, longest=n_steps / 2.0)[:_N_FIXED]:
+        if all(abs(angle - other) > 2.0 * np.pi / n_steps for other in kept):
+            kept.append(angle)
+    return kept

@@ -1,4 +1,4 @@
-"""Known covariates and calendar features as one array of model inputs."""
+"""Known covariates, calendar features and seasonal waves as one array of model inputs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tsvae.estimation.scaling import PanelScaler
 from tsvae.panel import Panel, PanelIndex, calendar_features
+from tsvae.panel.clock import Clock, clock_from_dict
 
 __all__ = ["InputDesign"]
 
@@ -26,16 +27,22 @@ class InputDesign:
         Of the covariates, fitted on the training data; None without covariates.
     calendar : tuple of str
         Calendar features by name; empty without.
+    angles : tuple of float
+        Seasonal waves, radians per step: a sine and a cosine each, their phase tied to the clock.
+    clock : Clock or None
+        Of the training data: where the waves have phase 0.
     """
 
     scaler: PanelScaler | None = None
     calendar: tuple[str, ...] = ()
+    angles: tuple[float, ...] = ()
+    clock: Clock | None = None
 
     @property
     def n_inputs(self) -> int:
         """U."""
         known = 0 if self.scaler is None else len(self.scaler.location)
-        return known + len(self.calendar)
+        return known + len(self.calendar) + 2 * len(self.angles)
 
     def build(self, index: PanelIndex, n_steps: int, covariates: Panel | None) -> Array | None:
         """Build inputs for the first ``n_steps`` grid rows of ``index``.
@@ -65,15 +72,33 @@ class InputDesign:
             found = calendar_features(index, positions=positions)
             order = [list(found.names).index(name) for name in self.calendar]
             parts.append(found.values[..., order])
+        if self.angles:
+            parts.append(self._waves(index, n_steps))
         return np.concatenate(parts, axis=-1) if parts else None
+
+    def _waves(self, index: PanelIndex, n_steps: int) -> Array:
+        assert self.clock is not None
+        starts = index.starts
+        if index.clock is not self.clock and len(starts):
+            # The same stamps on another clock: place them on the training data's.
+            starts = self.clock.place(index.clock.stamps(starts)).position
+        steps = np.asarray(starts)[:, None, None] + np.arange(n_steps)[:, None]
+        phase = steps * np.asarray(self.angles)
+        return np.concatenate([np.sin(phase), np.cos(phase)], axis=-1)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         scaler = None if self.scaler is None else self.scaler.to_dict()
-        return {"scaler": scaler, "calendar": list(self.calendar)}
+        return {
+            "scaler": scaler,
+            "calendar": list(self.calendar),
+            "angles": list(self.angles),
+            "clock": None if self.clock is None else self.clock.to_dict(),
+        }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> InputDesign:
         """Rebuild from :meth:`to_dict`."""
         scaler = None if data["scaler"] is None else PanelScaler.from_dict(data["scaler"])
-        return cls(scaler, tuple(data["calendar"]))
+        clock = None if data["clock"] is None else clock_from_dict(data["clock"])
+        return cls(scaler, tuple(data["calendar"]), tuple(data["angles"]), clock)

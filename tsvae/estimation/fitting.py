@@ -48,11 +48,6 @@ class TrainingData:
     inputs: NDArray[np.float64] | None
 
 
-def windows_per_batch(batch_size: int, n_features: int, channelwise: bool) -> int:
-    """Windows of all variables per batch; a channel-wise model counts each variable's window."""
-    return max(1, round(batch_size / n_features)) if channelwise else batch_size
-
-
 def steps_per_epoch(data: TrainingData, sizes: Sizes, windows: int) -> int:
     """Steps that look at the data about once, within bounds."""
     once = int(np.ceil(data.lengths.sum() / sizes.window / windows))
@@ -99,7 +94,7 @@ def fit_model(
     -------
     TrainingLog
     """
-    windows = windows_per_batch(config.batch_size, model.n_features, model.channelwise)
+    windows = config.batch_size
     steps = steps_per_epoch(data, sizes, windows)
     total = config.max_steps or config.max_epochs * steps
     if beta is not None:

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from tsvae.estimation.building import (
     MAX_CHANNELS,
-    PRECISION_START,
     Sizes,
-    Start,
     detect_periods,
-    regress,
+    fixed_angles,
+    measure_spread,
     resolve_sizes,
+    ridge,
+    set_bank,
     start_model,
 )
 from tsvae.estimation.covariates import InputDesign
@@ -28,6 +29,7 @@ from tsvae.estimation.reading import Problem
 from tsvae.estimation.scaling import PanelScaler, Scaling, fit_scaler
 from tsvae.lds import LDSParameters
 from tsvae.models import SVAE
+from tsvae.models.start import PRECISION_START
 from tsvae.nn import get_likelihood
 from tsvae.panel import Panel, PanelIndex, calendar_features, concat, seasonal_periods
 from tsvae.training import Augmentation, BetaSchedule, Callback, TrainingConfig, TrainingLog
@@ -36,6 +38,7 @@ __all__ = ["StructuredFit", "fit_structured", "pack_fit", "unpack_fit"]
 
 Parameters = Mapping[str, Any]
 
+_SCALE_BOUNDS = (0.02, 0.5)
 _SCALE_START = 0.4  # observation noise of standardised data at the start
 _ELBO_SHARE = 0.25  # of a training batch: the smoother costs more than the filter
 _TRAINING_SAMPLES = 4
@@ -124,10 +127,7 @@ def fit_structured(
     if not params["window_level"] or not _real(params) or params["final_sigmoid"]:
         sizes = replace(sizes, level_entries=0)
     settings = _model_settings(panel, design.n_inputs, sizes, params, seed)
-    start = _start(panel, values, sizes, settings, params, seed)
-    model = _build(settings, start.dynamics, start.precision)
-    if inputs is not None and _real(params):
-        regress(model, values, panel.mask, inputs)
+    model = _start_model(panel, values, inputs, sizes, settings, params, bool(design.angles))
     beta = BetaSchedule(
         params["beta_min"],
         params["beta"],
@@ -201,7 +201,31 @@ def _design(problem: Problem, params: Parameters) -> InputDesign:
                 "calendar=True needs time stamps with hours, weekdays or seasons; the data have "
                 f"none ({problem.target.index.describe()}). Set calendar=False, or give dates."
             )
-    return InputDesign(scaler, names)
+    index = problem.target.index
+    angles: tuple[float, ...] = ()
+    if (
+        params["seasonal_effect"]
+        and index.has_stamps
+        and _real(params)
+        and not params["final_sigmoid"]
+    ):
+        angles = tuple(fixed_angles(_periods(problem.target, params), problem.target.n_steps))
+    return InputDesign(scaler, names, angles, index.clock if angles else None)
+
+
+def _periods(panel: Panel, params: Parameters) -> list[float]:
+    """Seasonal periods given, or those of the time stamps' calendar."""
+    wanted = params["seasonal_periods"]
+    if wanted is None:
+        return []
+    if isinstance(wanted, str):
+        return seasonal_periods(panel.index)
+    periods = [float(p) for p in wanted]
+    if any(not p >= 2 for p in periods):
+        raise ValueError(
+            f"seasonal_periods={wanted!r} must be at least 2 steps each; leave shorter ones out."
+        )
+    return periods
 
 
 def _model_settings(
@@ -261,36 +285,59 @@ def _model_settings(
 def _build(
     settings: Mapping[str, Any],
     start: LDSParameters | None = None,
-    precision: list[float] | float = PRECISION_START,
 ) -> SVAE:
     settings = dict(settings)
     dynamics = {**settings.pop("dynamics"), "start": start}
     n_features = settings.pop("n_features")
     for name in ("encoder_sizes", "decoder_sizes"):
         settings[name] = tuple(settings[name])
-    return SVAE(n_features, dynamics=dynamics, precision_start=precision, **settings)
+    return SVAE(n_features, dynamics=dynamics, **settings)
 
 
-def _start(
+def _start_model(
     panel: Panel,
     values: np.ndarray,
+    inputs: np.ndarray | None,
     sizes: Sizes,
-    settings: Mapping[str, Any],
+    settings: dict[str, Any],
     params: Parameters,
-    seed: int,
-) -> Start:
-    wanted = params["seasonal_periods"]
-    if wanted is None:
-        periods: list[float] = []
-    elif isinstance(wanted, str):
-        periods = [p for p in seasonal_periods(panel.index) if p <= sizes.context]
-        if not periods:
-            periods = detect_periods(values, panel.mask, sizes.context)
-    else:
-        periods = [float(p) for p in wanted]
+    fixed_seasons: bool,
+) -> SVAE:
+    """Build the model where the data suggest to begin; ``settings`` take the noise level."""
+    periods = [p for p in _periods(panel, params) if p <= sizes.context]
+    if not periods and params["seasonal_periods"] == "auto":
+        periods = detect_periods(values, panel.mask, sizes.context)
+    effects = None
+    if inputs is not None and _real(params):
+        effects = ridge(values, panel.mask, inputs)
+        values = np.where(panel.mask, values - inputs @ effects.T, 0.0)
+    spread = measure_spread(values, panel.mask, sizes)
+    if settings["level_entries"]:
+        share = float(np.median(spread.noise / spread.window))
+        settings["scale_start"] = float(np.clip(share, *_SCALE_BOUNDS))
+    precision = PRECISION_START
+    if settings["channelwise"] and settings["level_entries"]:
+        precision = settings["scale_start"] ** -2.0
     n_inputs = 0 if settings["channelwise"] else settings["n_inputs"]
-    size = params["group_size"]
-    return start_model(settings["latent_dim"], size, periods, sizes, seed, n_inputs)
+    start = start_model(
+        settings["latent_dim"],
+        params["group_size"],
+        periods,
+        sizes,
+        settings["seed"],
+        n_inputs,
+        precision,
+        fixed_seasons,
+    )
+    model = _build(settings, start.dynamics)
+    if start.bank is not None and settings["channelwise"] and settings["potential"] == "diagonal":
+        set_bank(model, start.bank)
+    with torch.no_grad():
+        if settings["level_entries"]:
+            model.log_scale.copy_(torch.as_tensor(np.log(spread.window)))
+        if effects is not None:
+            model.covariate_matrix.copy_(torch.as_tensor(effects))
+    return model
 
 
 def _config(params: Parameters) -> TrainingConfig:

@@ -16,13 +16,25 @@ from torch import Tensor
 
 from tsvae.lds import LDSParameters, make_parameters
 
-__all__ = ["StateRoles", "precision_start", "rotation_start", "seasonal_angles", "state_roles"]
+__all__ = [
+    "PRECISION_START",
+    "FilterBank",
+    "StateRoles",
+    "filter_bank",
+    "rotation_start",
+    "seasonal_angles",
+    "state_roles",
+]
 
 _LEVEL_SHARE, _FREE_SHARE = 4, 4  # one group in four each
 _FREE_HALF_LIVES = (100.0, 30.0, 10.0, 3.0)
 _N_HARMONICS = 6
-_UNSEEN = 1e-4
-_NOISE_SHARE = 0.01  # process variance over the stationary one, at the start
+_UNSEEN = 1e-3  # of a coordinate that x does not show
+_TIE_NOISE = 0.02
+_TREND_MEMORY = 6.0  # steps over which the level of a trend averages
+_LEVEL_SPACING = 0.01  # shortest memory of a level over the longest
+#: Precision of a complete observation at the start, in units of the prior's.
+PRECISION_START = 0.1
 
 
 class StateRoles(NamedTuple):
@@ -34,12 +46,15 @@ class StateRoles(NamedTuple):
         Radians per step; 0 for levels.
     half_lives : Tensor (G,)
         Steps after which a disturbance has halved.
+    memories : Tensor (G,)
+        Steps over which the filter averages: the start of the process noise.
     trends : Tensor of bool (G,)
         Groups of a level and its slope.
     """
 
     angles: Tensor
     half_lives: Tensor
+    memories: Tensor
     trends: Tensor
 
 
@@ -101,25 +116,35 @@ def state_roles(
     n_levels = max(1, n_groups // _LEVEL_SHARE) if n_groups > 1 or not seasons else 0
     n_free = n_groups // _FREE_SHARE if seasons else n_groups - n_levels
     n_seasonal = n_groups - n_levels - n_free
-    slow = [float(memory) * share for share in (10.0, 4.0, 1.0, 0.4)]
-    levels = [*slow, *(half for half in (60.0, 20.0, 6.0, 2.0) if half < 0.3 * memory)]
-    damping = [10.0 * memory, float(memory), 0.2 * memory]
     draws = torch.rand(max(n_free, 1), generator=generator)
-    angles, half_lives = [], []
+    angles, half_lives, memories = [], [], []
     for g in range(n_levels):
+        # The first level carries the trend: it follows fast, its slope slowly.
+        reach = float(memory) * _LEVEL_SPACING ** (max(g - 1, 0) / max(n_levels - 2, 1))
         angles.append(0.0)
-        half_lives.append(levels[g % len(levels)])
+        half_lives.append(10.0 * reach)
+        memories.append(0.5 * reach)
     for g in range(n_seasonal):
-        angles.append(seasons[g % len(seasons)])
-        half_lives.append(damping[(g // len(seasons)) % len(damping)])
+        angle, turn = seasons[g % len(seasons)], g // len(seasons)
+        angles.append(angle)
+        half_lives.append((10.0, 2.0, 0.5)[turn % 3] * memory)
+        memories.append((1.0, 0.3, 0.1)[turn % 3] * memory)
     for g in range(n_free):
         angles.append(0.5 * math.pi * float(draws[g]))
         half_lives.append(_FREE_HALF_LIVES[g % len(_FREE_HALF_LIVES)])
+        memories.append(0.3 * half_lives[-1])
     trends = torch.arange(n_groups) < (1 if n_levels > 1 else 0)
-    return StateRoles(torch.tensor(angles), torch.tensor(half_lives).clamp_min(1.0), trends)
+    return StateRoles(
+        torch.tensor(angles),
+        torch.tensor(half_lives).clamp_min(1.0),
+        torch.tensor(memories).clamp_min(1.0),
+        trends,
+    )
 
 
-def rotation_start(roles: StateRoles, n_inputs: int = 0) -> LDSParameters:
+def rotation_start(
+    roles: StateRoles, n_inputs: int = 0, precision: float = PRECISION_START
+) -> LDSParameters:
     """Damped rotations and trends with unit initial covariance and a little process noise.
 
     A trend's second coordinate is its slope, in units of one per tenth of a half-life.
@@ -129,6 +154,8 @@ def rotation_start(roles: StateRoles, n_inputs: int = 0) -> LDSParameters:
     roles : StateRoles
     n_inputs : int, default=0
         U; their effect starts at zero.
+    precision : float, default=PRECISION_START
+        Of an observation: the process noise starts where the filter has the roles' memories.
 
     Returns
     -------
@@ -143,10 +170,13 @@ def rotation_start(roles: StateRoles, n_inputs: int = 0) -> LDSParameters:
     shear[:, 0, 1] = torch.where(roles.trends, 10.0 / half_life, 0.0)
     rotation = rotation + shear
     eye = torch.eye(2, dtype=torch.float64).expand_as(rotation)
-    noise = _NOISE_SHARE * (1.0 - radius**2 + 1e-3)
+    # Steady gain k of a random walk seen with precision L: k^2 = Q L for small k.
+    gain = roles.memories.double().reciprocal()
+    level_gain = torch.where(roles.trends, 1.0 / _TREND_MEMORY, gain)
+    noise = torch.diag_embed(torch.stack((level_gain, gain), dim=1) ** 2) / precision
     start = make_parameters(
         rotation,
-        noise[:, None, None] * eye,
+        noise,
         initial_covariance=eye,
         input_matrix=rotation.new_zeros(len(angle), 2, n_inputs),
     )
@@ -154,23 +184,59 @@ def rotation_start(roles: StateRoles, n_inputs: int = 0) -> LDSParameters:
     return LDSParameters(**single)
 
 
-def precision_start(roles: StateRoles, precision: float) -> list[float]:
-    """Starting precision of the encoder per latent coordinate.
+class FilterBank(NamedTuple):
+    """Start of encoder and decoder of one variable.
 
-    Slopes are not seen: they start almost without precision of their own.
+    Attributes
+    ----------
+    precision : Tensor (D,)
+        Of an observation for each latent coordinate.
+    input_scale : Tensor (D,)
+        Location of a coordinate per unit of x.
+    emission : Tensor (D,)
+        x per unit of a coordinate.
+    """
+
+    precision: Tensor
+    input_scale: Tensor
+    emission: Tensor
+
+
+def filter_bank(
+    roles: StateRoles,
+    generator: torch.Generator,
+    precision: float = PRECISION_START,
+    fixed_seasons: bool = False,
+) -> FilterBank:
+    """Start as a bank of filters: each group follows its own frequency of x.
+
+    The first coordinate of a group sees x, the second (quadrature or slope) follows by the
+    dynamics. The trend reconstructs the level; rotations of one frequency share its
+    reconstruction; the other levels and free groups start with none. A little noise breaks ties.
 
     Parameters
     ----------
     roles : StateRoles
-    precision : float
-        Of all other coordinates.
+    generator : torch.Generator
+    precision : float, default=PRECISION_START
+        Of an observation.
+    fixed_seasons : bool, default=False
+        A fixed seasonal pattern is taken off x: rotations start with no part in it.
 
     Returns
     -------
-    list of float, length D
+    FilterBank
     """
-    return [
-        precision * (_UNSEEN if coordinate == 1 and trend else 1.0)
-        for trend in roles.trends.tolist()
-        for coordinate in (0, 1)
-    ]
+    n_groups = len(roles.angles)
+    alike = (roles.angles[:, None] - roles.angles[None, :]).abs() < 1e-6
+    share = 1.0 / alike.sum(1)
+    if bool(roles.trends.any()):
+        share = torch.where(roles.angles == 0, roles.trends.float(), share)
+    free = torch.arange(n_groups) >= n_groups - n_groups // _FREE_SHARE
+    if fixed_seasons:
+        free = free | (roles.angles > 0)
+    first = torch.stack((torch.ones(n_groups), torch.zeros(n_groups)), dim=1)
+    shaken = _TIE_NOISE * torch.randn(n_groups, 2, generator=generator)
+    seen = precision * (first + (1.0 - first) * _UNSEEN)
+    emission = torch.where(free, 0.0, share)[:, None] * first + shaken
+    return FilterBank(seen.flatten(), first.flatten(), emission.flatten())

@@ -51,7 +51,7 @@ class NaturalDescent(Optimizer):
     """
 
     def __init__(
-        self, params: Iterable[Tensor], lr: float = 0.1, trust_region: float | None = 0.5
+        self, params: Iterable[Tensor], lr: float = 0.1, trust_region: float | None = 0.05
     ) -> None:
         if not lr >= 0:
             raise ValueError(f"lr must be a number >= 0, got {lr!r}.")
