@@ -34,6 +34,7 @@ VALUES = 10.0 + np.random.default_rng(0).standard_normal((N, 2))
 TABLE = pd.DataFrame(VALUES, index=STAMPS, columns=["a", "b"])
 LATER = TABLE.shift(N, freq="D")
 COUNTS = TABLE.round()
+VALUES_AND_DATES = TABLE.set_axis([0, 1], axis=1)  # no names that an array could lack
 X, Y = TABLE[["a"]], TABLE[["b"]]
 
 
@@ -235,6 +236,7 @@ USE = {
     "update without y": (lambda m: m.xy.update(X.shift(N, freq="D")), ValueError, ["y is needed beside X", "Give the target"]),
     "update of an unknown series": (lambda m: m.site.update(panel("z", table=LATER)), ValueError, ["Series 'z' of X is not among the 2 known series", "drop it"]),
     "update of one series for two": (lambda m: m.site.update(LATER), ValueError, ["X has 1 series, but 2 are expected"]),
+    "array for dates": (lambda m: m.dates.predict(VALUES), ValueError, ["fitted on time stamps", "array of 1 series", "Give data with a time axis"]),
     "device gone": (lambda m: small().fit(TABLE).set_params(device="tpu").predict(), ValueError, ["device='tpu' is not known", "'cpu'"]),
     "counts below 0 in a history": (lambda m: m.counts.predict(-COUNTS), ValueError, ["'poisson' needs non-negative integers", "variable 'a'"]),
     "log of a negative history": (lambda m: m.logs.predict(with_entry(3, 1, -2.0)), ValueError, ["power_transform needs positive values", "variable 'b' contains -2"]),
@@ -248,6 +250,7 @@ def models():
         xy=small().fit(X, Y),
         site=small().fit(panel("x", "y")),
         array=small().fit(VALUES),
+        dates=small(calendar=True).fit(VALUES_AND_DATES),
         counts=small(likelihood="poisson").fit(COUNTS),
         logs=small(power_transform="log").fit(TABLE),
     )
@@ -335,7 +338,7 @@ FILES = {
     "header of a list": (lambda path: rewrite(path, lambda h: [1]), ["was not written by tsvae"]),
     "no parameters": (lambda path: rewrite(path, lambda h: {k: v for k, v in h.items() if k != "parameters"}), ["incomplete", "'parameters'", "save()"]),
     "no clock": (lambda path: rewrite(path, lambda h: h["target"].pop("clock") and None), ["incomplete or damaged", "clock", "save()"]),
-    "another size": (lambda path: rewrite(path, lambda h: h["settings"].update(latent_dim=7)), ["incomplete or damaged", "latent_dim=7", "save()"]),
+    "another size": (lambda path: rewrite(path, lambda h: h["settings"].update(latent_dim=7)), ["incomplete or damaged", "7", "save()"]),
     "no history": (lambda path: rewrite(path, None, lambda t: t.pop("history.target.values")), ["incomplete", "history.target.values", "save()"]),
     "short history": (short_tensor("history.target.values"), ["history.target has shape (3,)", "save()"]),
     "no weight": (lambda path: rewrite(path, None, lambda t: t.pop("model.decoder.emission_matrix")), ["incomplete", "decoder.emission_matrix", "save()"]),

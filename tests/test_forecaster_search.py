@@ -86,6 +86,7 @@ def search(data, cv, settings=None, **options):
 # -- searches ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # two worker processes have to start
 @pytest.mark.parametrize("data", [TABLE, PANEL], ids=["frame", "panel"])
 def test_search_over_origins_is_the_same_in_two_processes(data):
     one, two = search(data, SPLIT), search(data, SPLIT, n_jobs=2)
@@ -98,6 +99,7 @@ def test_search_over_origins_is_the_same_in_two_processes(data):
     assert one.best_estimator_.predict_interval().shape[0] == 3 * (1 if data is TABLE else 2)
 
 
+@pytest.mark.slow
 def test_fits_in_two_processes_give_the_same_forecasts():
     options = {"cv": SPLIT, "return_estimator": True, "error_score": "raise"}
     one = cross_validate(small(), TABLE, **options)["estimator"]

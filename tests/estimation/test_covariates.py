@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from tsvae.estimation.covariates import InputDesign
 from tsvae.estimation.scaling import fit_scaler
@@ -68,6 +69,31 @@ def test_calendar_features_come_in_the_order_of_the_fit():
     forward = InputDesign(None, names).build(known.index, 30, None)
     backward = InputDesign(None, names[::-1]).build(known.index, 30, None)
     np.testing.assert_array_equal(forward, backward[..., ::-1])
+
+
+@pytest.mark.parametrize(
+    "design",
+    [
+        InputDesign(None, ("hour_of_day_sin1",)),
+        InputDesign(None, (), (0.5,), make_known().index.clock),
+    ],
+    ids=["calendar", "seasons"],
+)
+def test_dates_are_needed_where_they_were_learned_from(design):
+    array = read_panel(np.ones((9, 1))).index
+    with pytest.raises(ValueError, match=r"have none \(array of 1 series.*seasonal_effect=False"):
+        design.build(array, 9, None)
+
+
+def test_seasons_are_tied_to_the_stamps():
+    known = make_known()
+    design = InputDesign(None, (), (2 * np.pi / 24,), known.index.clock)
+    assert design.n_inputs == 2
+    waves = design.build(known.index, 30, None)
+    assert waves.shape == (1, 30, 2)
+    np.testing.assert_allclose(waves[:, :6], waves[:, 24:], atol=1e-9)
+    part = read_panel(pd.Series(np.ones(9), index=HOURS[5:14]))
+    np.testing.assert_allclose(design.build(part.index, 9, None), waves[:, 5:14], atol=1e-9)
 
 
 def test_both_and_back_from_json():

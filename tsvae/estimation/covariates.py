@@ -58,7 +58,18 @@ class InputDesign:
         Returns
         -------
         ndarray (B, n_steps, U) or None
+
+        Raises
+        ------
+        ValueError
+            If the model knows the calendar or seasons of dates, and ``index`` has no dates.
         """
+        if (self.calendar or self.angles) and not index.has_stamps:
+            raise ValueError(
+                f"The model was fitted on time stamps, whose seasons it knows, but the data have "
+                f"none ({index.describe()}). Give data with a time axis, or fit with "
+                "seasonal_effect=False and calendar=False."
+            )
         parts: list[Array] = []
         if self.scaler is not None:
             assert covariates is not None
