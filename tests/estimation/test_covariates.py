@@ -105,3 +105,84 @@ def test_both_and_back_from_json():
     twin = InputDesign.from_dict(json.loads(json.dumps(design.to_dict())))
     assert twin.calendar == design.calendar
     np.testing.assert_array_equal(twin.build(known.index, 33, known), inputs)
+
+
+# -- waves -----------------------------------------------------------------------------------------
+
+
+def waves_design(index, periods=(24.0, 6.5)):
+    return InputDesign(None, (), tuple(2 * np.pi / p for p in periods), index.clock)
+
+
+def read_ones(stamps):
+    return read_panel(pd.Series(np.ones(len(stamps)), index=stamps)).index
+
+
+@pytest.mark.parametrize(
+    "stamps",
+    [
+        pd.date_range("2024-03-30", periods=60, freq="h"),
+        pd.date_range("2024-03-30", periods=60, freq="h", tz="Europe/Berlin"),  # a clock change
+        pd.date_range("2024-01-31", periods=60, freq="ME"),
+        pd.date_range("2024-01-06", periods=60, freq="W-SAT"),
+        pd.date_range("2024-01-01", periods=60, freq="B"),
+        pd.period_range("2024-01", periods=60, freq="M"),
+        pd.RangeIndex(100, 280, 3),
+    ],
+    ids=["hours", "zone", "month ends", "weeks", "business days", "periods", "integers"],
+)
+def test_the_same_stamps_have_the_same_phase_on_another_clock(stamps):
+    whole = read_ones(stamps)
+    design = waves_design(whole)
+    waves = design.build(whole, 60, None)
+    later, earlier = read_ones(stamps[25:55]), read_ones(stamps[:20])
+    assert later.clock is not whole.clock
+    np.testing.assert_allclose(design.build(later, 30, None), waves[:, 25:55], atol=1e-9)
+    np.testing.assert_allclose(design.build(earlier, 50, None), waves[:, :50], atol=1e-9)
+    # Trained on the later part: stamps before it have their phase, too.
+    back = waves_design(later)
+    np.testing.assert_allclose(
+        back.build(whole, 60, None)[:, 25:55], back.build(later, 30, None), atol=1e-9
+    )
+
+
+def test_each_series_has_the_phase_of_its_own_start():
+    rows = [("a", stamp) for stamp in HOURS] + [("b", stamp) for stamp in HOURS[7:20]]
+    names = pd.MultiIndex.from_tuples(rows, names=["series", "time"])
+    panel = read_panel(pd.DataFrame({"x": np.ones(len(rows))}, index=names))
+    design = waves_design(panel.index)
+    waves = design.build(panel.index, 30, None)
+    np.testing.assert_allclose(waves[1, :13], waves[0, 7:20], atol=1e-9)
+
+
+def test_waves_turn_at_their_angles():
+    index = read_ones(HOURS)
+    waves = waves_design(index).build(index, 300, None)[0]
+    for k, period in enumerate((24.0, 6.5)):
+        turned = waves[:, k] + 1j * waves[:, 2 + k]  # sines first, then cosines
+        np.testing.assert_allclose(np.abs(turned), 1.0)
+        step = np.exp(-2j * np.pi / period)
+        np.testing.assert_allclose(turned[1:], turned[:-1] * step, atol=1e-9)
+
+
+def test_waves_come_back_from_json():
+    known = make_known()
+    scaler = fit_scaler(known.values, known.mask, known.variables)
+    angles = waves_design(known.index).angles
+    design = InputDesign(scaler, ("hour_of_day_cos1",), angles, known.index.clock)
+    assert design.n_inputs == 2 + 1 + 4
+    twin = InputDesign.from_dict(json.loads(json.dumps(design.to_dict())))
+    assert (twin.angles, twin.clock, twin.calendar) == (angles, known.index.clock, design.calendar)
+    np.testing.assert_array_equal(
+        twin.build(known.index, 40, known), design.build(known.index, 40, known)
+    )
+    later = read_ones(HOURS[11:])
+    np.testing.assert_allclose(
+        InputDesign.from_dict(waves_design(known.index).to_dict()).build(later, 19, None),
+        waves_design(known.index).build(known.index, 30, None)[:, 11:],
+        atol=1e-9,
+    )
+
+
+def test_an_empty_design_comes_back_from_json():
+    assert InputDesign.from_dict(json.loads(json.dumps(InputDesign().to_dict()))) == InputDesign()

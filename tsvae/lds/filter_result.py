@@ -114,6 +114,12 @@ class FilterResult:
         Inner arrangement of the series.
     n_series : int
         B.
+    potentials : Tensor (B, T, D)
+        Linear potentials as given.
+    means : Means
+        Where the means come from when they are asked for.
+    grad_enabled : bool
+        Whether gradients were recorded when the filter ran; the means follow suit.
     """
 
     filtered_covariance: Tensor

@@ -1,0 +1,185 @@
+"""What the data say about where a model begins: spreads, effects of inputs, fixed seasons."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tsvae.estimation.building import Sizes, fixed_angles, measure_spread, resolve_sizes, ridge
+from tsvae.models.start import seasonal_angles
+
+
+def all_seen(values):
+    return np.ones_like(values, dtype=bool)
+
+
+# -- spread ----------------------------------------------------------------------------------------
+
+
+def slow_window_spread(values, mask, sizes, starts):
+    """Deviation from the mean of the first entries, window by window."""
+    squares = []
+    for start in starts:
+        for series in range(len(values)):
+            x = values[series, start : start + sizes.window]
+            seen = x[mask[series, start : start + sizes.window]]
+            squares.extend((seen - seen[: sizes.level_entries].mean()) ** 2)
+    return np.sqrt(np.mean(squares))
+
+
+def test_window_spread_is_that_of_the_definition():
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((3, 20, 1)).cumsum(1)
+    mask = rng.random(values.shape) < 0.7
+    sizes = Sizes(context=12, window=20, horizon=4, min_history=6, level_entries=3)
+    got = measure_spread(np.where(mask, values, 0.0), mask, sizes)
+    assert got.window[0] == pytest.approx(slow_window_spread(values, mask, sizes, [0]))
+
+
+def test_windows_are_spread_over_the_data():
+    """Movement in the last rows alone is seen."""
+    values = np.zeros((1, 1000, 1))
+    values[:, -50:] = 1.0
+    sizes = resolve_sizes(1000, 80, 20)
+    assert 0.05 < measure_spread(values, all_seen(values), sizes).window[0] < 0.5
+
+
+def test_white_noise_is_all_noise():
+    rng = np.random.default_rng(1)
+    values = rng.standard_normal((2, 2000, 3)) * [1.0, 5.0, 0.2] + [100.0, 0.0, -3.0]
+    sizes = resolve_sizes(2000, 200, 50)
+    spread = measure_spread(values, all_seen(values), sizes)
+    np.testing.assert_allclose(spread.noise, [1.0, 5.0, 0.2], rtol=0.05)
+    np.testing.assert_allclose(spread.window, [1.0, 5.0, 0.2], rtol=0.1)
+
+
+def test_a_slow_wave_has_little_noise():
+    rng = np.random.default_rng(2)
+    wave = 3.0 * np.sin(2 * np.pi * np.arange(1000) / 100).reshape(1, -1, 1)
+    values = wave + 0.1 * rng.standard_normal(wave.shape)
+    spread = measure_spread(values, all_seen(values), resolve_sizes(1000, 300, 50))
+    assert spread.noise[0] < 0.2 < 2.0 < spread.window[0]
+
+
+def test_entries_that_are_missing_do_not_count():
+    rng = np.random.default_rng(3)
+    values = rng.standard_normal((2, 300, 1))
+    mask = rng.random(values.shape) < 0.6
+    sizes = resolve_sizes(300, 60, 20)
+    one = measure_spread(np.where(mask, values, 0.0), mask, sizes)
+    other = measure_spread(np.where(mask, values, 1e6), mask, sizes)
+    np.testing.assert_array_equal(one.window, other.window)
+    np.testing.assert_array_equal(one.noise, other.noise)
+    np.testing.assert_allclose(one.noise, 1.0, rtol=0.15)
+
+
+def test_spread_scales_with_the_data_and_not_with_their_level():
+    rng = np.random.default_rng(4)
+    values = rng.standard_normal((1, 200, 2)).cumsum(1)
+    sizes = resolve_sizes(200, 60, 10)
+    one = measure_spread(values, all_seen(values), sizes)
+    other = measure_spread(7.0 * values - 30.0, all_seen(values), sizes)
+    for name in ("window", "noise"):
+        np.testing.assert_allclose(getattr(other, name), 7.0 * getattr(one, name), rtol=1e-9)
+
+
+@pytest.mark.parametrize("level", [0.0, 4.0])
+def test_what_never_moves_has_spread_one(level):
+    values = np.full((2, 40, 1), level)
+    spread = measure_spread(values, all_seen(values), resolve_sizes(40, 20, 5))
+    assert spread.window[0] == spread.noise[0] == 1.0
+
+
+def test_what_is_never_observed_has_spread_one():
+    values = np.zeros((1, 40, 1))
+    spread = measure_spread(values, np.zeros_like(values, bool), resolve_sizes(40, 20, 5))
+    assert spread.window[0] == spread.noise[0] == 1.0
+
+
+# -- the effect of inputs --------------------------------------------------------------------------
+
+
+def make_effects(missing=0.0, seed=0):
+    rng = np.random.default_rng(seed)
+    inputs = rng.standard_normal((2, 500, 3))
+    effects = np.array([[1.0, -2.0, 0.0], [0.0, 0.5, 3.0]])
+    trend = np.linspace(-1, 1, 500)[:, None] * [20.0, -4.0] + [5.0, 50.0]
+    values = inputs @ effects.T + trend + 0.1 * rng.standard_normal((2, 500, 2))
+    mask = rng.random(values.shape) >= missing
+    return np.where(mask, values, 0.0), mask, inputs, effects
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.5])
+def test_ridge_finds_effects_beside_a_trend(missing):
+    values, mask, inputs, effects = make_effects(missing)
+    np.testing.assert_allclose(ridge(values, mask, inputs), effects, atol=0.03)
+
+
+def test_ridge_is_the_penalised_least_squares():
+    """Rows of weight 1 for the coefficients beside those of the data, as in a Bayesian prior."""
+    values, mask, inputs, _ = make_effects(0.3, seed=5)
+    line = np.broadcast_to(np.linspace(-1.0, 1.0, 500)[:, None], (2, 500, 1))
+    design = np.concatenate([inputs, np.ones_like(line), line], axis=-1)
+    for f in range(2):
+        rows = np.concatenate([design[mask[..., f]], np.eye(5)[:3]])
+        target = np.concatenate([values[..., f][mask[..., f]], np.zeros(3)])
+        expected = np.linalg.lstsq(rows, target, rcond=None)[0][:3]
+        np.testing.assert_allclose(ridge(values, mask, inputs)[f], expected, atol=1e-4)
+
+
+def test_ridge_does_not_take_a_trend_for_an_effect():
+    """An input that grows as the data do, too, gets less than the line."""
+    rng = np.random.default_rng(6)
+    line = np.linspace(-1.0, 1.0, 400).reshape(1, -1, 1)
+    inputs = line + 0.3 * rng.standard_normal(line.shape)
+    values = 10.0 * line + 0.1 * rng.standard_normal(line.shape)
+    assert abs(ridge(values, all_seen(values), inputs).item()) < 0.1
+
+
+def test_ridge_of_what_tells_nothing_is_zero():
+    values, mask, inputs, _ = make_effects()
+    dead = np.concatenate([inputs, np.zeros_like(inputs[..., :1])], axis=-1)
+    assert (ridge(values, mask, dead)[:, -1] == 0).all()
+    assert not ridge(values, np.zeros_like(mask), inputs).any()
+
+
+# -- fixed seasons ---------------------------------------------------------------------------------
+
+
+def test_a_period_must_fit_in_twice():
+    assert fixed_angles([24.0], 47) == []
+    assert fixed_angles([24.0], 48)[0] == pytest.approx(2 * np.pi / 24)
+
+
+def test_a_period_too_long_takes_its_harmonics_with_it():
+    """Half a year is no season of its own: a year that fits in once says nothing."""
+    lengths = [2 * np.pi / angle for angle in fixed_angles([24.0, 8766.0], 9000)]
+    assert lengths == pytest.approx([24 / n for n in range(1, 7)])
+
+
+@pytest.mark.parametrize("n_steps", [60, 400, 20_000])
+def test_waves_can_be_told_apart(n_steps):
+    """No two closer than one turn in the whole of the data: least squares can separate them."""
+    angles = fixed_angles([24.0, 25.0, 168.0, 8766.0], n_steps)
+    assert 0 < len(angles) <= 12
+    for i, one in enumerate(angles):
+        assert 0 < one <= np.pi
+        assert all(abs(one - other) > 2 * np.pi / n_steps for other in angles[:i])
+
+
+def test_close_periods_need_long_data():
+    """24 and 25 steps differ by one turn in 600."""
+    first = 2 * np.pi / 24
+    near = [a for a in fixed_angles([24.0, 25.0], 400) if abs(a - first) < 0.02]
+    far = [a for a in fixed_angles([24.0, 25.0], 900) if abs(a - first) < 0.02]
+    assert near == pytest.approx([first])
+    assert far == pytest.approx([first, 2 * np.pi / 25])
+
+
+def test_the_first_are_the_most_important():
+    angles = fixed_angles([24.0, 168.0, 8766.0], 100_000)
+    assert angles == pytest.approx(seasonal_angles([24.0, 168.0, 8766.0], 50_000)[:12])
+
+
+def test_nothing_seasonal():
+    assert fixed_angles([], 1000) == []
