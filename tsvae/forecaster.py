@@ -139,7 +139,7 @@ class SVAEForecaster(RegressorMixin, TransformerMixin, TorchEstimator):
         In units of the conjugate update: 1 would replace the posterior.
     drop_correction : bool, default=False
         Keep reconstruction and forecasts from moving the transition's posterior.
-    prior_scale, prior_degrees, prior_precision, prior_mean : float, default=0.001, 2.0, 0.001, 0.9
+    prior_scale, prior_degrees, prior_precision, prior_mean : float, default=0.1, 2.0, 0.001, 0.9
         Prior of transition and initial state: S_0, nu_0, lam_0, M_0. The source uses S_0 = 1; slow
         states move by far less than 1 per step.
     forecast_weight : float, default=1.0
@@ -163,9 +163,9 @@ class SVAEForecaster(RegressorMixin, TransformerMixin, TorchEstimator):
         First weight of the KL terms.
     beta_warmup_steps, beta_annealing_steps : int, default=500
         Steps at ``beta_min`` and steps from there to ``beta``; shortened in a short fit.
-    max_epochs : int, default=20
+    max_epochs : int, default=10
         An epoch is 20 to 50 steps, about one look at the data.
-    batch_size : int, default=8
+    batch_size : int, default=4
         Windows per step, each of all variables.
     learning_rate : float or "auto", default=0.03
         Peak rate; "auto" runs a range test.
@@ -186,6 +186,10 @@ class SVAEForecaster(RegressorMixin, TransformerMixin, TorchEstimator):
         there are many; worth it with networks (``hidden_sizes``). 0: the most recent rows are
         learned from, too, which helps more with linear paths. Data too short to spare a horizon
         are used whole.
+    calibrate : bool, default=False
+        Hold the last tenth of the rows back first, measure on them how much wider forecasts must
+        be than the training rows suggest, then go on with all rows for 30 % more epochs. Data too
+        short for that are used whole.
     max_time : float or None, default=None
         Seconds after which training ends in good order.
     device : str, default="auto"
@@ -285,6 +289,7 @@ class SVAEForecaster(RegressorMixin, TransformerMixin, TorchEstimator):
         "patience": [*_POSITIVE_INT, None],
         "min_delta": _NON_NEGATIVE,
         "validation_fraction": _FRACTION,
+        "calibrate": ["boolean"],
         "max_time": [*_POSITIVE, None],
         "device": [str],
         "precision": [StrOptions({"32-true", "bf16-mixed", "16-mixed"})],
@@ -322,7 +327,7 @@ class SVAEForecaster(RegressorMixin, TransformerMixin, TorchEstimator):
         natural_gradient: bool = True,
         natural_learning_rate: float = 0.1,
         drop_correction: bool = False,
-        prior_scale: float = 0.001,
+        prior_scale: float = 0.1,
         prior_degrees: float = 2.0,
         prior_precision: float = 0.001,
         prior_mean: float = 0.9,
@@ -337,8 +342,8 @@ class SVAEForecaster(RegressorMixin, TransformerMixin, TorchEstimator):
         beta_min: float = 0.001,
         beta_warmup_steps: int = 500,
         beta_annealing_steps: int = 500,
-        max_epochs: int = 20,
-        batch_size: int = 8,
+        max_epochs: int = 10,
+        batch_size: int = 4,
         learning_rate: float | str = 0.03,
         optimizer: str = "adam",
         lr_schedule: str = "cosine",
@@ -347,6 +352,7 @@ class SVAEForecaster(RegressorMixin, TransformerMixin, TorchEstimator):
         patience: int | None = 10,
         min_delta: float = 0.0,
         validation_fraction: float = 0.0,
+        calibrate: bool = False,
         max_time: float | None = None,
         device: str = "auto",
         precision: str = "32-true",
@@ -405,6 +411,7 @@ class SVAEForecaster(RegressorMixin, TransformerMixin, TorchEstimator):
         self.patience = patience
         self.min_delta = min_delta
         self.validation_fraction = validation_fraction
+        self.calibrate = calibrate
         self.max_time = max_time
         self.device = device
         self.precision = precision

@@ -141,6 +141,8 @@ class Engine:
     n_threads : int or None
     n_samples : int
         Draws where no closed form exists.
+    widening : ndarray (F,)
+        Factor of the spread of forecasts, learned on rows held back; see ``calibrate``.
     """
 
     model: SVAE
@@ -150,6 +152,7 @@ class Engine:
     device: str
     n_threads: int | None
     n_samples: int
+    widening: Array
 
     # -- windows -----------------------------------------------------------------------------
 
@@ -199,7 +202,7 @@ class Engine:
                     n_samples=self.n_samples,
                     generator=generator,
                 )
-                parts.append(_on_cpu(part))
+                parts.append(_widen(_on_cpu(part), self.widening))
         return Predictions(parts, self.scaler)
 
     def sample(self, histories: Histories, horizon: int, n_samples: int, seed: int) -> Array:
@@ -218,7 +221,7 @@ class Engine:
                     lengths=torch.as_tensor(chunk.lengths),
                     generator=generator,
                 )
-                parts.append(_numpy(paths))
+                parts.append(_numpy(_widen(SamplePredictive(paths.cpu()), self.widening).samples))
         return self.scaler.inverse(np.concatenate(parts, axis=1))
 
     def smooth(self, panel: Panel, covariates: Panel | None) -> Predictions:
@@ -284,12 +287,15 @@ class Engine:
         run: Callable[[Tensor, Tensor, Tensor | None], Any],
         look_ahead: bool = True,
     ) -> list[_Piece]:
-        """Run over long series in overlapping pieces, so that memory stays bounded."""
+        """Run over long series in overlapping pieces about as long as training windows.
+
+        Memory stays bounded, and each piece has a level of its own.
+        """
         values = self.scaler.forward(panel.values, panel.mask, panel.variables)
         n_steps = panel.n_steps
         inputs = self.design.build(panel.index, n_steps, covariates)
         margin = self.sizes.context
-        body = max(4 * margin, 2048)
+        body = margin
         pieces = []
         with self._ready() as device:
             for start in range(0, n_steps, body):
@@ -336,6 +342,16 @@ def _tensor(device: torch.device, values: Array | None) -> Tensor | None:
 def _tensors(device: torch.device, values: Array, mask: Mask) -> tuple[Tensor, Tensor]:
     x = torch.tensor(values, dtype=torch.float32, device=device)
     return x, torch.tensor(mask, device=device)
+
+
+def _widen(part: Predictive, factor: Array) -> Predictive:
+    """Spread around the mean times ``factor`` per variable."""
+    by = torch.as_tensor(factor, dtype=torch.float32)
+    if bool((by == 1.0).all()):
+        return part
+    if isinstance(part, NormalPredictive):
+        return NormalPredictive(part.mean, part.scale * by)
+    return SamplePredictive(part.mean + (part.samples - part.mean) * by)
 
 
 def _on_cpu(part: Predictive) -> Predictive:

@@ -47,6 +47,18 @@ class TrainingData:
     lengths: NDArray[np.int64]
     inputs: NDArray[np.float64] | None
 
+    def without_last(self, rows: int) -> TrainingData:
+        """Return the data without the last ``rows`` rows of each series."""
+        lengths = np.maximum(self.lengths - rows, 0)
+        n_steps = int(lengths.max(initial=0))
+        inside = (np.arange(n_steps) < lengths[:, None])[..., None]
+        return TrainingData(
+            self.values[:, :n_steps] * inside,
+            self.mask[:, :n_steps] & inside,
+            lengths,
+            None if self.inputs is None else self.inputs[:, :n_steps],
+        )
+
 
 def steps_per_epoch(data: TrainingData, sizes: Sizes, windows: int) -> int:
     """Steps that look at the data about once, within bounds."""

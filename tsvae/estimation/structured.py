@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from tsvae.estimation.building import (
     set_bank,
     start_model,
 )
+from tsvae.estimation.calibration import measure_widening, rows_to_hold_back
 from tsvae.estimation.covariates import InputDesign
 from tsvae.estimation.engine import Engine
 from tsvae.estimation.fitting import TrainingData, fit_model
@@ -40,6 +41,7 @@ Parameters = Mapping[str, Any]
 
 _SCALE_BOUNDS = (0.02, 0.5)
 _SCALE_START = 0.4  # observation noise of standardised data at the start
+_FINISH_SHARE, _FINISH_RATE = 0.3, 0.3  # of epochs and rates, for the rows held back
 _ELBO_SHARE = 0.25  # of a training batch: the smoother costs more than the filter
 _TRAINING_SAMPLES = 4
 
@@ -61,6 +63,8 @@ class StructuredFit:
     history : Problem
         Rows kept for forecasts and for data that continue the training stamps.
     log : TrainingLog
+    widening : ndarray (F,)
+        Factor of the spread of forecasts.
     """
 
     model: SVAE
@@ -72,6 +76,7 @@ class StructuredFit:
     covariates: PanelIndex | None
     history: Problem
     log: TrainingLog
+    widening: np.ndarray
 
     def append(self, new: Problem) -> StructuredFit:
         """Return the fit with new rows at the end of its history.
@@ -90,15 +95,27 @@ class StructuredFit:
 
     def engine(self, params: Parameters) -> Engine:
         """What runs the model, with the estimator's current device and threads."""
-        return Engine(
-            self.model,
-            self.scaler,
-            self.design,
-            self.sizes,
-            params["device"],
-            params["n_threads"],
-            params["n_samples"],
-        )
+        return _engine(self.model, self.scaler, self.design, self.sizes, params, self.widening)
+
+
+def _engine(
+    model: SVAE,
+    scaler: PanelScaler,
+    design: InputDesign,
+    sizes: Sizes,
+    params: Parameters,
+    widening: np.ndarray,
+) -> Engine:
+    return Engine(
+        model,
+        scaler,
+        design,
+        sizes,
+        params["device"],
+        params["n_threads"],
+        params["n_samples"],
+        widening,
+    )
 
 
 def fit_structured(
@@ -134,17 +151,32 @@ def fit_structured(
         params["beta_warmup_steps"],
         params["beta_annealing_steps"],
     )
-    log = fit_model(
-        model,
-        TrainingData(values, panel.mask, panel.lengths, inputs),
-        sizes,
-        _config(params),
-        validation_fraction=params["validation_fraction"],
-        augmentation=_augmentation(params),
-        generator=torch.Generator().manual_seed(seed),
-        callbacks=callbacks,
-        beta=beta,
-    )
+    data = TrainingData(values, panel.mask, panel.lengths, inputs)
+    config = _config(params)
+    generator = torch.Generator().manual_seed(seed)
+
+    def train(part: TrainingData, config: TrainingConfig, beta: BetaSchedule | None) -> TrainingLog:
+        return fit_model(
+            model,
+            part,
+            sizes,
+            config,
+            validation_fraction=params["validation_fraction"],
+            augmentation=_augmentation(params),
+            generator=generator,
+            callbacks=callbacks,
+            beta=beta,
+        )
+
+    held_back = rows_to_hold_back(panel.lengths, sizes) if _calibrates(params, design) else 0
+    widening = np.ones(panel.n_features)
+    if held_back:
+        log = train(data.without_last(held_back), config, beta)
+        engine = _engine(model, scaler, design, sizes, params, widening)
+        widening = measure_widening(engine, problem, held_back, sizes.horizon)
+        log = _finish(train, data, config, log)
+    else:
+        log = train(data, config, beta)
     model.eval().requires_grad_(False)
     return StructuredFit(
         model,
@@ -156,7 +188,29 @@ def fit_structured(
         None if problem.covariates is None else problem.covariates.index,
         _kept(problem, sizes),
         log,
+        widening,
     )
+
+
+def _calibrates(params: Parameters, design: InputDesign) -> bool:
+    return bool(params["calibrate"]) and _real(params) and not params["final_sigmoid"]
+
+
+def _finish(
+    train: Callable[..., TrainingLog],
+    data: TrainingData,
+    config: TrainingConfig,
+    log: TrainingLog,
+) -> TrainingLog:
+    """Go on with all rows, the ones held back included, at a lower rate."""
+    rate = config.learning_rate
+    final = replace(
+        config,
+        max_epochs=max(1, round(_FINISH_SHARE * config.max_epochs)),
+        learning_rate=rate if isinstance(rate, str) else _FINISH_RATE * rate,
+        natural_learning_rate=_FINISH_RATE * config.natural_learning_rate,
+    )
+    return log.extended(train(data, final, None))
 
 
 def check_enough(panel: Panel) -> None:
@@ -396,6 +450,7 @@ def pack_fit(fit: StructuredFit) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "target": fit.target.to_dict(),
         "covariates": None if fit.covariates is None else fit.covariates.to_dict(),
         "log": fit.log.to_dict(),
+        "widening": fit.widening.tolist(),
         "history": {},
     }
     for name, panel in fit.history._asdict().items():
@@ -431,6 +486,7 @@ def unpack_fit(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Stru
         None if covariates is None else PanelIndex.from_dict(covariates),
         Problem(target, panels["covariates"]),
         TrainingLog.from_dict(header["log"]),
+        np.asarray(header["widening"], dtype=float),
     )
 
 

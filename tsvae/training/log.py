@@ -62,6 +62,33 @@ class TrainingLog(Mapping[str, list[Value]]):
         """Add the row of one epoch."""
         self.rows.append(dict(row))
 
+    def extended(self, later: TrainingLog) -> TrainingLog:
+        """Return this log with the rows of a later run behind it, counts going on.
+
+        Parameters
+        ----------
+        later : TrainingLog
+
+        Returns
+        -------
+        TrainingLog
+            Its stop reason and best epoch are those of the later run.
+        """
+        offset = {
+            name: (self.rows[-1].get(name) or 0) + first if self.rows else 0
+            for name, first in (("epoch", 1), ("step", 0), ("seconds", 0))
+        }
+        shifted = [
+            {k: v + offset[k] if k in offset and v is not None else v for k, v in row.items()}
+            for row in later.rows
+        ]
+        best = later.best_epoch
+        return TrainingLog(
+            [*self.rows, *shifted],
+            later.stop_reason,
+            None if best is None else best + int(offset["epoch"]),
+        )
+
     @property
     def columns(self) -> list[str]:
         """Names of all columns, in order of first appearance after the base ones."""
