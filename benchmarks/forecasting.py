@@ -110,7 +110,7 @@ def run_linear(task: Task) -> ForecastScores:
 
 
 def run_tsvae(task: Task, options: argparse.Namespace) -> ForecastScores:
-    """Fit on the training rows; the validation rows only decide when to stop."""
+    """Fit on the training rows, with the defaults but for horizon and context."""
     import torch
 
     from tsvae import SVAEForecaster
@@ -119,11 +119,10 @@ def run_tsvae(task: Task, options: argparse.Namespace) -> ForecastScores:
     if options.threads:
         torch.set_num_threads(options.threads)
     start = time.perf_counter()
-    fitted_rows = task.visible.iloc[: task.split.validation_end]
+    fitted_rows = task.visible.iloc[: task.split.train_end]
     settings: dict[str, Any] = {
         "horizon": task.horizon,
         "context_length": task.context,
-        "validation_fraction": 1 - task.split.train_end / task.split.validation_end,
         "random_state": options.seed,
         "verbose": 1 if options.verbose else 0,
         **options.set,
