@@ -77,7 +77,8 @@ def measure_widening(engine: Engine, problem: Problem, rows: int, horizon: int) 
     scale = np.concatenate([part.scale.numpy() for part in predictions.parts])
     values = engine.scaler.forward(panel.values, panel.mask, panel.variables)
     at = (series[:, None], ends[:, None] + np.arange(horizon))
-    seen = panel.mask[at] & histories.mask.any(axis=(1, 2))[:, None, None]
+    with_history = np.asarray(histories.mask.any(axis=(1, 2)))
+    seen = panel.mask[at] & with_history[:, None, None]
     squares = np.where(seen, ((values[at] - mean) / scale) ** 2, 0.0).sum((0, 1))
     counts = seen.sum((0, 1))
     blocks = counts / horizon / 2.0  # forecasts overlap by half

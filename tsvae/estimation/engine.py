@@ -221,7 +221,7 @@ class Engine:
                     lengths=torch.as_tensor(chunk.lengths),
                     generator=generator,
                 )
-                parts.append(_numpy(_widen(SamplePredictive(paths.cpu()), self.widening).samples))
+                parts.append(_numpy(_widen_samples(paths.cpu(), self.widening)))
         return self.scaler.inverse(np.concatenate(parts, axis=1))
 
     def smooth(self, panel: Panel, covariates: Panel | None) -> Predictions:
@@ -351,7 +351,12 @@ def _widen(part: Predictive, factor: Array) -> Predictive:
         return part
     if isinstance(part, NormalPredictive):
         return NormalPredictive(part.mean, part.scale * by)
-    return SamplePredictive(part.mean + (part.samples - part.mean) * by)
+    return SamplePredictive(_widen_samples(part.samples, factor))
+
+
+def _widen_samples(samples: Tensor, factor: Array) -> Tensor:
+    mean = samples.mean(0)
+    return mean + (samples - mean) * torch.as_tensor(factor, dtype=samples.dtype)
 
 
 def _on_cpu(part: Predictive) -> Predictive:

@@ -61,7 +61,7 @@ class TrainingData:
 
 
 def steps_per_epoch(data: TrainingData, sizes: Sizes, windows: int) -> int:
-    """Steps that look at the data about once, within bounds."""
+    """Count the steps that look at the data about once, within bounds."""
     once = int(np.ceil(data.lengths.sum() / sizes.window / windows))
     low, high = _EPOCH_STEPS
     return int(np.clip(once, low, high))

@@ -94,7 +94,7 @@ class StructuredFit:
         return replace(self, history=Problem(target, known))
 
     def engine(self, params: Parameters) -> Engine:
-        """What runs the model, with the estimator's current device and threads."""
+        """Return what runs the model, with the estimator's current device and threads."""
         return _engine(self.model, self.scaler, self.design, self.sizes, params, self.widening)
 
 
