@@ -72,7 +72,7 @@ class GradientSpy(Callback):
 
 def test_clipping_touches_only_the_networks_and_the_natural_rate_is_exact(toys):
     model, spy = toys.TwoGroups(), GradientSpy()
-    config = toys.config(max_epochs=1, learning_rate=0.1, natural_learning_rate=0.004)
+    config = toys.config(max_epochs=1, learning_rate=0.1, natural_learning_rate=0.0002)
     x = torch.tensor([[2.0, 1.0]])
     train(
         model,
@@ -83,7 +83,7 @@ def test_clipping_touches_only_the_networks_and_the_natural_rate_is_exact(toys):
     )
     assert spy.seen[0]["p"].norm().item() == pytest.approx(1.0, rel=1e-4)
     torch.testing.assert_close(spy.seen[0]["natural"], -100 * x[0])
-    torch.testing.assert_close(model.natural.data, 0.004 * 100 * x[0])
+    torch.testing.assert_close(model.natural.data, 0.0002 * 100 * x[0])
 
 
 def test_natural_rate_follows_its_own_schedule(toys):

@@ -32,7 +32,7 @@ class NaturalDescent(Optimizer):
         Parameters whose ``.grad`` holds the natural direction; groups along the first axis.
     lr : float, default=0.1
         The rate rho; on the loss of the full data, 1 is the full conjugate update.
-    trust_region : float or None, default=0.5
+    trust_region : float or None, default=0.05
         Largest change of a coordinate in one step; None switches it off.
 
     Raises
@@ -45,9 +45,12 @@ class NaturalDescent(Optimizer):
     >>> import torch
     >>> p = torch.nn.Parameter(torch.tensor([1.0]))
     >>> p.grad = torch.tensor([2.0])
-    >>> NaturalDescent([p], lr=0.25).step()
+    >>> NaturalDescent([p], lr=0.25, trust_region=None).step()
     >>> p.item()
     0.5
+    >>> NaturalDescent([p], lr=0.25).step()
+    >>> round(p.item(), 3)
+    0.45
     """
 
     def __init__(
