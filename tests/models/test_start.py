@@ -135,7 +135,8 @@ def test_global_random_state_is_left_alone():
 
 def some_roles(angles, half_lives, memories, trends=None):
     trends = [False] * len(angles) if trends is None else trends
-    return StateRoles(*map(torch.tensor, (angles, half_lives, memories, trends)))
+    free = [False] * len(angles)
+    return StateRoles(*map(torch.tensor, (angles, half_lives, memories, trends, free)))
 
 
 def test_start_turns_and_halves_as_said():
@@ -325,3 +326,12 @@ def test_the_bank_follows_a_line():
         covariance = covariance - torch.outer(gain, covariance[0])
     late = torch.tensor(errors[200:])
     assert late.square().mean().sqrt() < 0.35 and late.mean().abs() < 0.15
+
+
+def test_without_seasons_all_groups_but_the_levels_start_silent():
+    generator = torch.Generator().manual_seed(0)
+    roles = state_roles(16, [], 100, generator)
+    emission = filter_bank(roles, generator).emission.unflatten(0, (-1, 2))[:, 0]
+    assert roles.free.sum() == 12
+    assert emission[0] == pytest.approx(1.0, abs=0.1)
+    assert emission[1:].abs().max() < 0.1

@@ -50,12 +50,15 @@ class StateRoles(NamedTuple):
         Steps over which the filter averages: the start of the process noise.
     trends : Tensor of bool (G,)
         Groups of a level and its slope.
+    free : Tensor of bool (G,)
+        Groups without a role: rotations at random frequencies.
     """
 
     angles: Tensor
     half_lives: Tensor
     memories: Tensor
     trends: Tensor
+    free: Tensor
 
 
 def seasonal_angles(periods: Sequence[float], longest: float) -> list[float]:
@@ -139,6 +142,7 @@ def state_roles(
         torch.tensor(half_lives).clamp_min(1.0),
         torch.tensor(memories).clamp_min(1.0),
         trends,
+        torch.arange(n_groups) >= n_levels + n_seasonal,
     )
 
 
@@ -232,11 +236,9 @@ def filter_bank(
     share = 1.0 / alike.sum(1)
     if bool(roles.trends.any()):
         share = torch.where(roles.angles == 0, roles.trends.float(), share)
-    free = torch.arange(n_groups) >= n_groups - n_groups // _FREE_SHARE
-    if fixed_seasons:
-        free = free | (roles.angles > 0)
+    silent = roles.free | (roles.angles > 0) if fixed_seasons else roles.free
     first = torch.stack((torch.ones(n_groups), torch.zeros(n_groups)), dim=1)
     shaken = _TIE_NOISE * torch.randn(n_groups, 2, generator=generator)
     seen = precision * (first + (1.0 - first) * _UNSEEN)
-    emission = torch.where(free, 0.0, share)[:, None] * first + shaken
+    emission = torch.where(silent, 0.0, share)[:, None] * first + shaken
     return FilterBank(seen.flatten(), first.flatten(), emission.flatten())
