@@ -10,6 +10,7 @@ from scipy.linalg import block_diag
 
 from tsvae import lds
 from tsvae.lds import priors
+from tsvae.lds.linalg import spectral_radius
 from tsvae.lds.parameters import LDSParameters
 from tsvae.lds.scans import affine_scan, congruence_scan, covariance_recursion
 
@@ -402,3 +403,10 @@ def test_expected_statistics_match_dense_moments(oracle):
         priors.prior_from_hyperparameters(2, 2, 1, dtype=torch.float64).transition, got.transition
     )
     assert torch.linalg.eigvalsh(posterior.scale).min() > 0
+
+
+def test_a_matrix_that_is_not_finite_has_no_radius_and_crashes_nothing():
+    matrix = torch.eye(3).repeat(2, 1, 1)
+    matrix[1, 0, 0] = torch.nan
+    radius = spectral_radius(matrix)
+    assert radius[0] == 1.0 and radius[1].isnan()

@@ -172,4 +172,8 @@ def spectral_radius(matrix: Tensor) -> Tensor:
         gap = torch.where(positive, torch.where(positive, discriminant, one).sqrt(), 0.0 * a)
         modulus = torch.where(real, one, determinant).sqrt()
         return torch.where(real, half_trace.abs() + gap, modulus)
-    return torch.linalg.eigvals(matrix.detach()).abs().amax(-1)
+    # LAPACK may crash the process on NaN: those matrices never reach it.
+    fixed = matrix.detach()
+    finite = fixed.isfinite().flatten(-2).all(-1)
+    radius = torch.linalg.eigvals(torch.where(finite[..., None, None], fixed, 0.0)).abs().amax(-1)
+    return torch.where(finite, radius, torch.nan)
