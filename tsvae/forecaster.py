@@ -3,69 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral, Real
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
-import numpy as np
-from numpy.typing import NDArray
-from sklearn.base import RegressorMixin, TransformerMixin
-from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import RegressorMixin
 
-from tsvae.base import TorchEstimator
-from tsvae.estimation.checking import (
-    check_coverages,
-    check_levels,
-    check_possible,
-    check_settings,
-)
-from tsvae.estimation.engine import Engine
-from tsvae.estimation.forecasting import (
-    RowForecast,
-    StepForecast,
-    as_pair,
-    continue_history,
-    forecast_origins,
-    forecast_rows,
-    forecast_steps,
-    history_windows,
-    latent_rows,
-    masked_r2,
-    origin_crps,
-)
-from tsvae.estimation.reading import Problem, Reader
-from tsvae.estimation.structured import StructuredFit, fit_structured, pack_fit, unpack_fit
-from tsvae.panel import Panel, feature_names, write, write_rows, write_samples
-from tsvae.panel.index import check_horizon
+from tsvae._forecaster.ahead import AheadMixin
+from tsvae._forecaster.inside import InsideMixin, LatentDynamics
+from tsvae._forecaster.parameters import PARAMETER_CONSTRAINTS
+from tsvae.estimation.checking import check_possible, check_settings
+from tsvae.estimation.forecasting import masked_r2, origin_crps
+from tsvae.estimation.reading import Problem
+from tsvae.estimation.structured import fit_structured
 
 __all__ = ["LatentDynamics", "SVAEForecaster"]
 
-_POSITIVE_INT = [Interval(Integral, 1, None, closed="left")]
-_POSITIVE = [Interval(Real, 0, None, closed="neither")]
-_NON_NEGATIVE = [Interval(Real, 0, None, closed="left")]
-_FRACTION = [Interval(Real, 0, 1, closed="left")]
-_STEPS = [Interval(Integral, 0, None, closed="left")]
 
-
-class LatentDynamics(NamedTuple):
-    """Smoothed latent states and the modes of their transition.
-
-    Attributes
-    ----------
-    mean, variance : ndarray (T, L)
-        Of the first series.
-    eigenvalues : complex ndarray (D,)
-        Of the transition matrix.
-    times : array-like (T,)
-    """
-
-    mean: NDArray[np.float64]
-    variance: NDArray[np.float64]
-    eigenvalues: NDArray[np.complex128]
-    times: Any
-
-
-class SVAEForecaster(RegressorMixin, TransformerMixin, TorchEstimator):
+class SVAEForecaster(RegressorMixin, AheadMixin, InsideMixin):
     """Forecast multivariate series with gaps by a structured variational autoencoder.
 
     A linear dynamical system holds the state; an encoder turns the entries that are present at a
@@ -241,66 +194,7 @@ class SVAEForecaster(RegressorMixin, TransformerMixin, TorchEstimator):
     [('load', 0.9, 'lower'), ('load', 0.9, 'upper')]
     """
 
-    _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "horizon": _POSITIVE_INT,
-        "context_length": _POSITIVE_INT,
-        "latent_dim": _POSITIVE_INT,
-        "hidden_sizes": ["array-like"],
-        "activation": [str],
-        "likelihood": [str],
-        "scale": [StrOptions({"learned", "network"})],
-        "final_sigmoid": ["boolean"],
-        "layer_norm": ["boolean"],
-        "channels": [StrOptions({"auto", "independent", "joint"})],
-        "group_size": [*_POSITIVE_INT, None],
-        "potential": [StrOptions({"diagonal", "block", "dense"})],
-        "encoder_precision": [StrOptions({"learned", "network"})],
-        "seasonal_periods": [StrOptions({"auto"}), "array-like", None],
-        "seasonal_effect": ["boolean"],
-        "window_level": ["boolean"],
-        "power_transform": [StrOptions({"log", "box-cox"}), None],
-        "calendar": ["boolean"],
-        "point_estimate": ["boolean"],
-        "natural_gradient": ["boolean"],
-        "natural_learning_rate": _POSITIVE,
-        "drop_correction": ["boolean"],
-        "prior_scale": _POSITIVE,
-        "prior_degrees": _POSITIVE,
-        "prior_precision": _POSITIVE,
-        "prior_mean": [Interval(Real, -1, 1, closed="both")],
-        "forecast_weight": _NON_NEGATIVE,
-        "elbo_weight": _NON_NEGATIVE,
-        "n_origins": _POSITIVE_INT,
-        "n_samples": [Interval(Integral, 2, None, closed="left")],
-        "mask_fraction": _FRACTION,
-        "block_length": _STEPS,
-        "noise_scale": _NON_NEGATIVE,
-        "beta": _NON_NEGATIVE,
-        "beta_min": _NON_NEGATIVE,
-        "beta_warmup_steps": _STEPS,
-        "beta_annealing_steps": _STEPS,
-        "max_epochs": _POSITIVE_INT,
-        "batch_size": _POSITIVE_INT,
-        "learning_rate": [*_POSITIVE, StrOptions({"auto"})],
-        "optimizer": [StrOptions({"adam", "adamw", "adafactor"})],
-        "lr_schedule": [StrOptions({"cosine", "constant", "plateau", "one_cycle"})],
-        "warmup_steps": _STEPS,
-        "clip_norm": [*_POSITIVE, None],
-        "patience": [*_POSITIVE_INT, None],
-        "min_delta": _NON_NEGATIVE,
-        "validation_fraction": _FRACTION,
-        "calibrate": ["boolean"],
-        "max_time": [*_POSITIVE, None],
-        "device": [str],
-        "precision": [StrOptions({"32-true", "bf16-mixed", "16-mixed"})],
-        "n_threads": [*_POSITIVE_INT, None],
-        "freq": "no_validation",
-        "time": "no_validation",
-        "series": "no_validation",
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-        "callbacks": [list, tuple, None],
-    }
+    _parameter_constraints: ClassVar[dict[str, Any]] = PARAMETER_CONSTRAINTS
 
     def __init__(
         self,
@@ -423,8 +317,6 @@ class SVAEForecaster(RegressorMixin, TransformerMixin, TorchEstimator):
         self.verbose = verbose
         self.callbacks = callbacks
 
-    # -- fit -----------------------------------------------------------------------------------
-
     def fit(self, X: Any, y: Any = None, *, mask: Any = None) -> Self:
         """Fit to a panel, or to a target beside known covariates.
 
@@ -460,18 +352,6 @@ class SVAEForecaster(RegressorMixin, TransformerMixin, TorchEstimator):
         self._set_public(fitted)
         return self
 
-    def _set_public(self, fitted: StructuredFit) -> None:
-        self.model_ = fitted.model
-        self.training_log_ = fitted.log
-        index = fitted.target if fitted.covariates is None else fitted.covariates
-        self.n_features_in_ = len(index.variables)
-        self.n_iter_ = len(fitted.log.rows)
-        names = feature_names(index)
-        if names is not None:
-            self.feature_names_in_ = names
-        elif hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
-
     def update(self, X: Any, y: Any = None, *, mask: Any = None) -> Self:
         """Append new rows to the history that forecasts start from; parameters stay.
 
@@ -501,297 +381,6 @@ class SVAEForecaster(RegressorMixin, TransformerMixin, TorchEstimator):
             new = self._pair(X, y, mask)
         self._fit = fitted.append(new)
         return self
-
-    # -- forecasts -----------------------------------------------------------------------------
-
-    def predict(
-        self, X: Any = None, *, horizon: int | None = None, history: Any = None, mask: Any = None
-    ) -> Any:
-        """Forecast means.
-
-        Parameters
-        ----------
-        X : optional
-            After ``fit(df)``: a history to continue; None: the training data. After ``fit(X, y)``:
-            known covariates, one row per wanted step; rows inside the training range get smoothed
-            values, later ones forecasts; rows without stamps follow the training data.
-        horizon : int, optional
-            Steps ahead (``fit(df)`` form); as in fit by default.
-        history : tuple (X, y), optional
-            Another history to continue (``fit(X, y)`` form).
-        mask : optional
-            True = observed; of the history given.
-
-        Returns
-        -------
-        same kind of container as the target
-
-        Raises
-        ------
-        NotFittedError, ValueError, TypeError
-        """
-        found = self._predictive(X, horizon, history, mask)
-        return write(found.mean(), found.index)
-
-    def predict_quantiles(
-        self,
-        X: Any = None,
-        *,
-        quantiles: Sequence[float] = (0.1, 0.5, 0.9),
-        horizon: int | None = None,
-        history: Any = None,
-        mask: Any = None,
-    ) -> Any:
-        """Forecast quantiles: frames with columns (variable, quantile), arrays with a last axis.
-
-        Parameters
-        ----------
-        X, horizon, history, mask : optional
-            As in :meth:`predict`.
-        quantiles : sequence of float, default=(0.1, 0.5, 0.9)
-
-        Returns
-        -------
-        same kind of container as the target
-        """
-        levels = check_levels(quantiles)
-        found = self._predictive(X, horizon, history, mask)
-        return write(found.quantiles(levels), found.index, levels=[("quantile", levels.tolist())])
-
-    def predict_interval(
-        self,
-        X: Any = None,
-        *,
-        coverage: float | Sequence[float] = 0.9,
-        horizon: int | None = None,
-        history: Any = None,
-        mask: Any = None,
-    ) -> Any:
-        """Central forecast intervals: columns (variable, coverage, lower / upper).
-
-        Parameters
-        ----------
-        X, horizon, history, mask : optional
-            As in :meth:`predict`.
-        coverage : float or sequence of float, default=0.9
-
-        Returns
-        -------
-        same kind of container as the target
-        """
-        wanted = check_coverages(coverage)
-        found = self._predictive(X, horizon, history, mask)
-        tails = np.stack([0.5 - wanted / 2, 0.5 + wanted / 2], axis=1)
-        bounds = found.quantiles(tails.ravel())
-        bounds = bounds.reshape(*bounds.shape[:-1], len(wanted), 2)
-        levels = [("coverage", wanted.tolist()), ("bound", ["lower", "upper"])]
-        return write(bounds, found.index, levels=levels)
-
-    def sample(
-        self,
-        n_samples: int = 100,
-        X: Any = None,
-        *,
-        horizon: int | None = None,
-        history: Any = None,
-        mask: Any = None,
-        random_state: Any = 0,
-    ) -> Any:
-        """Joint sample paths of the forecast.
-
-        Parameters
-        ----------
-        n_samples : int, default=100
-        X, horizon, history, mask : optional
-            As in :meth:`predict`; covariate rows inside the training range cannot be sampled.
-        random_state : int or RandomState, default=0
-
-        Returns
-        -------
-        frame with row levels (sample, [series], time), DataArray with dim ``sample``, or array
-        """
-        n_samples = check_horizon(n_samples, "n_samples")
-        seed = self._draw_seed(random_state)
-        found = self._predictive(X, horizon, history, mask, only_ahead=True)
-        histories = history_windows(self._engine(), found.problem, found.horizon)
-        paths = self._engine().sample(histories, found.horizon, n_samples, seed)
-        return write_samples(found.place_paths(paths), found.index)
-
-    def _predictive(
-        self, X: Any, horizon: Any, history: Any, mask: Any, *, only_ahead: bool = False
-    ) -> StepForecast | RowForecast:
-        fitted = self._fitted()
-        if fitted.covariates is None:
-            return self._steps_ahead(fitted, X, horizon, history, mask)
-        if horizon is not None:
-            raise ValueError(
-                "horizon is given by the rows of X after fit(X, y); leave it out, and give one row "
-                "of covariates per wanted step."
-            )
-        if X is None:
-            raise ValueError(
-                "predict needs X after fit(X, y): the covariates of the wanted steps, one row each."
-            )
-        if mask is not None and history is None:
-            raise ValueError(
-                "mask belongs to the target of history=(X, y), which was not given; leave it out."
-            )
-        past = fitted.history if history is None else self._pair(*as_pair(history), mask)
-        rows = self._reader().rows(X, fitted.covariates)
-        layout = fitted.target.with_rows(rows.index)
-        return forecast_rows(self._engine(), past, rows, layout, only_ahead=only_ahead)
-
-    def _steps_ahead(
-        self, fitted: StructuredFit, X: Any, horizon: Any, history: Any, mask: Any
-    ) -> StepForecast:
-        if history is not None:
-            raise ValueError(
-                "history= belongs to fit(X, y); after fit(df) give the history itself as X."
-            )
-        steps = check_horizon(self.horizon if horizon is None else horizon)
-        problem = fitted.history
-        if X is None and mask is not None:
-            raise ValueError("mask belongs to a history X, which was not given; leave it out.")
-        if X is not None:
-            panel = self._history(X, mask)
-            joined = continue_history(problem.target, panel)
-            problem = Problem(panel if joined is None else joined, None)
-        return forecast_steps(self._engine(), problem, steps)
-
-    def _forecast_origins(
-        self,
-        panel: Panel,
-        origins: NDArray[np.int64],
-        horizon: int,
-        quantiles: Sequence[float] | None = None,
-    ) -> NDArray[np.float64]:
-        """Batched forecasts of back-tests: ``(O, B, H, F)`` means or ``(O, B, H, F, Q)``."""
-        return forecast_origins(self._engine(), panel, origins, horizon, quantiles)
-
-    # -- inside the data -----------------------------------------------------------------------
-
-    def impute(self, X: Any, *, mask: Any = None) -> Any:
-        """Fill missing entries with their smoothed means; observed entries stay as they are.
-
-        Parameters
-        ----------
-        X : same kind as in fit
-            After ``fit(df)``.
-        mask : optional
-            True = observed.
-
-        Returns
-        -------
-        same kind of container
-        """
-        panel = self._inside(X, mask, "impute")
-        filled = self._engine().smooth(panel, None).mean()
-        return write(np.where(panel.mask, panel.values, filled), panel.index)
-
-    def impute_quantiles(
-        self, X: Any, *, quantiles: Sequence[float] = (0.1, 0.5, 0.9), mask: Any = None
-    ) -> Any:
-        """Quantiles of every entry; those of an observed entry are its value.
-
-        Parameters
-        ----------
-        X : same kind as in fit
-        quantiles : sequence of float, default=(0.1, 0.5, 0.9)
-        mask : optional
-
-        Returns
-        -------
-        same kind of container
-            Columns (variable, quantile).
-        """
-        levels = check_levels(quantiles)
-        panel = self._inside(X, mask, "impute_quantiles")
-        found = self._engine().smooth(panel, None).quantiles(levels)
-        found = np.where(panel.mask[..., None], panel.values[..., None], found)
-        return write(found, panel.index, levels=[("quantile", levels.tolist())])
-
-    def transform(self, X: Any, *, mask: Any = None) -> Any:
-        """Smoothed latent means, one row per row of X.
-
-        Parameters
-        ----------
-        X : same kind as in fit
-            After ``fit(X, y)``: covariates; latents of the rows inside the training range are
-            smoothed, later ones forecast.
-        mask : optional
-
-        Returns
-        -------
-        same kind of container
-            Columns as :meth:`get_feature_names_out`.
-        """
-        fitted = self._fitted()
-        names = self.get_feature_names_out().tolist()
-        if fitted.covariates is not None:
-            return self._transform_rows(fitted, X, names)
-        panel = self._inside(X, mask, "transform")
-        states = self._engine().latents(panel, None)
-        return write(states.mean, panel.index, variables=names)
-
-    def fit_transform(self, X: Any, y: Any = None, *, mask: Any = None) -> Any:
-        """Fit, then :meth:`transform` the same rows."""
-        if y is None:
-            return self.fit(X, mask=mask).transform(X, mask=mask)
-        return self.fit(X, y, mask=mask).transform(X)
-
-    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        """Names of the latent columns.
-
-        Parameters
-        ----------
-        input_features : ignored
-            For scikit-learn's interface.
-
-        Returns
-        -------
-        ndarray of str
-            ``z0, z1, ...``; with the variable's name in front if channels are independent.
-        """
-        fitted = self._fitted()
-        latent = [f"z{d}" for d in range(fitted.model.latent_dim)]
-        if not fitted.model.channelwise or fitted.model.n_features == 1:
-            return np.array(latent, dtype=object)
-        names = [f"{v}_{z}" for v in fitted.target.variables for z in latent]
-        return np.array(names, dtype=object)
-
-    def score_samples(self, X: Any, y: Any = None, *, mask: Any = None) -> Any:
-        """Log predictive density of each row given the rows before it.
-
-        Parameters
-        ----------
-        X : same kind as in fit
-            Rows that continue the training stamps are a continuation, others a new series.
-        y : optional
-            Target, if the fit had one.
-        mask : optional
-
-        Returns
-        -------
-        Series, DataArray or array
-            Nats, in original units; 0 for rows without observed entries.
-        """
-        fitted = self._fitted()
-        if fitted.covariates is None:
-            self._refuse_target(y, "score_samples")
-            problem = Problem(self._inside(X, mask, "score_samples"), None)
-        else:
-            problem = self._pair(X, y, mask)
-        panel = problem.target
-        past = fitted.history.target
-        joined = continue_history(past, panel) if problem.covariates is None else None
-        if joined is None:
-            density = self._engine().log_density(panel, problem.covariates)
-            return write_rows(density, panel.index, "log_density")
-        density = self._engine().log_density(joined, None)
-        series, step = past.index.positions(panel.index)
-        own = np.zeros((panel.n_series, panel.n_steps))
-        own[panel.index.row_positions()] = density[series, step]
-        return write_rows(own, panel.index, "log_density")
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None, *, mask: Any = None) -> float:
         """Forecast skill; greater is better.
@@ -829,84 +418,3 @@ class SVAEForecaster(RegressorMixin, TransformerMixin, TorchEstimator):
         rows = truth.index.row_positions()
         seen, wanted, got = truth.mask[rows], truth.values[rows], mean[rows]
         return masked_r2(wanted, got, seen, sample_weight)
-
-    def latent_dynamics(self, X: Any = None) -> LatentDynamics:
-        """Smoothed latent states of the first series and the transition's eigenvalues.
-
-        Parameters
-        ----------
-        X : same kind as in fit, optional
-            The kept training rows by default.
-
-        Returns
-        -------
-        LatentDynamics
-        """
-        fitted = self._fitted()
-        problem = fitted.history
-        if X is not None:
-            problem = Problem(self._inside(X, None, "latent_dynamics"), None)
-        states = self._engine().latents(*problem)
-        panel = problem.target
-        matrix = fitted.model.dynamics.plug_in().transition_matrix.double().numpy()
-        stamps = panel.index.clock.stamps(panel.index.starts[0] + np.arange(panel.lengths[0]))
-        return LatentDynamics(
-            states.mean[0], states.variance[0], np.linalg.eigvals(matrix).ravel(), stamps
-        )
-
-    # -- plumbing ------------------------------------------------------------------------------
-
-    def _fitted(self) -> StructuredFit:
-        check_is_fitted(self, "model_")
-        fitted: StructuredFit = self._fit
-        return fitted
-
-    def _engine(self) -> Engine:
-        return self._fitted().engine(self.get_params(deep=False))
-
-    def _reader(self) -> Reader:
-        return Reader(self.time, self.series, self.freq, type(self).__name__)
-
-    def _inside(self, X: Any, mask: Any, method: str) -> Panel:
-        fitted = self._fitted()
-        if fitted.covariates is not None:
-            raise ValueError(
-                f"{method} is for models fitted by fit(df); after fit(X, y) use predict(X), which "
-                "gives smoothed values for rows inside the training range."
-            )
-        return self._history(X, mask)
-
-    def _history(self, X: Any, mask: Any) -> Panel:
-        fitted = self._fitted()
-        panel = self._reader().history(X, mask, fitted.target)
-        check_possible(panel, fitted.settings["likelihood"])
-        return panel
-
-    def _refuse_target(self, y: Any, method: str) -> None:
-        if y is not None:
-            raise ValueError(f"y was not part of fit(df); leave it out of {method}.")
-
-    def _pair(self, X: Any, y: Any, mask: Any) -> Problem:
-        fitted = self._fitted()
-        assert fitted.covariates is not None
-        if y is None:
-            raise ValueError(
-                "y is needed beside X: the model was fitted by fit(X, y). Give the target of the "
-                "rows of X; NaN where it is unknown."
-            )
-        problem = self._reader().pair(X, y, mask, fitted.covariates, fitted.target)
-        check_possible(problem.target, fitted.settings["likelihood"])
-        return problem
-
-    def _transform_rows(self, fitted: StructuredFit, X: Any, names: list[str]) -> Any:
-        assert fitted.covariates is not None
-        rows = self._reader().rows(X, fitted.covariates)
-        latent = latent_rows(self._engine(), fitted.history, rows)
-        return write(latent, fitted.target.with_rows(rows.index), variables=names)
-
-    def _pack(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        return pack_fit(self._fitted())
-
-    def _unpack(self, header: dict[str, Any], tensors: dict[str, Any]) -> None:
-        self._fit = unpack_fit(header, tensors)
-        self._set_public(self._fit)

@@ -1,0 +1,1 @@
+"""What the forecaster consists of: its parameters' table and its methods, by purpose."""

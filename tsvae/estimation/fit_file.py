@@ -1,0 +1,81 @@
+"""A fit as a JSON header and tensors, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from tsvae.estimation.building import Sizes
+from tsvae.estimation.covariates import InputDesign
+from tsvae.estimation.model_file import pack_array
+from tsvae.estimation.reading import Problem
+from tsvae.estimation.scaling import PanelScaler
+from tsvae.estimation.starting import build_model
+from tsvae.estimation.structured import StructuredFit
+from tsvae.panel import Panel, PanelIndex
+from tsvae.training import TrainingLog
+
+__all__ = ["pack_fit", "unpack_fit"]
+
+
+def pack_fit(fit: StructuredFit) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """JSON header and tensors of a fit."""
+    tensors = {f"model.{name}": t for name, t in fit.model.state_dict().items()}
+    header: dict[str, Any] = {
+        "settings": fit.settings,
+        "scaler": fit.scaler.to_dict(),
+        "design": fit.design.to_dict(),
+        "sizes": asdict(fit.sizes),
+        "target": fit.target.to_dict(),
+        "covariates": None if fit.covariates is None else fit.covariates.to_dict(),
+        "log": fit.log.to_dict(),
+        "widening": fit.widening.tolist(),
+        "history": {},
+    }
+    for name, panel in fit.history._asdict().items():
+        header["history"][name] = None if panel is None else panel.index.to_dict()
+        if panel is not None:
+            tensors[f"history.{name}.values"] = pack_array(panel.values)
+            tensors[f"history.{name}.mask"] = pack_array(panel.mask)
+    return header, tensors
+
+
+def unpack_fit(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> StructuredFit:
+    """Inverse of :func:`pack_fit`."""
+    model = build_model(header["settings"])
+    state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    model.load_state_dict(state)
+    model.eval().requires_grad_(False)
+    panels: dict[str, Panel | None] = {}
+    for name, index in header["history"].items():
+        panels[name] = None
+        if index is not None:
+            panels[name] = _unpack_panel(tensors, f"history.{name}", PanelIndex.from_dict(index))
+    covariates = header["covariates"]
+    target = panels["target"]
+    if target is None:
+        raise KeyError("history of the target")
+    return StructuredFit(
+        model,
+        dict(header["settings"]),
+        PanelScaler.from_dict(header["scaler"]),
+        InputDesign.from_dict(header["design"]),
+        Sizes(**header["sizes"]),
+        PanelIndex.from_dict(header["target"]),
+        None if covariates is None else PanelIndex.from_dict(covariates),
+        Problem(target, panels["covariates"]),
+        TrainingLog.from_dict(header["log"]),
+        np.asarray(header["widening"], dtype=float),
+    )
+
+
+def _unpack_panel(tensors: Mapping[str, Tensor], name: str, index: PanelIndex) -> Panel:
+    values, mask = (tensors[f"{name}.{part}"].numpy() for part in ("values", "mask"))
+    shape = (index.n_series, index.n_steps, len(index.variables))
+    if values.shape != shape or mask.shape != shape:
+        raise ValueError(f"{name} has shape {values.shape}, expected {shape}")
+    return Panel(values, mask, index)
