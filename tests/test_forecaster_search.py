@@ -422,6 +422,17 @@ def test_density_of_rows_that_continue_knows_the_training_rows():
     assert not np.allclose(after, alone, atol=0.1)
 
 
+def test_density_beside_covariates_that_continue_knows_the_training_rows():
+    estimator = small().fit(X[:50], Y[:50])
+    after = estimator.score_samples(X[50:], Y[50:])
+    assert after.index.equals(TABLE.index[50:]) and np.isfinite(after).all()
+    together = estimator.score_samples(X, Y)[50:]
+    np.testing.assert_allclose(after, together, rtol=1e-5, atol=1e-5)
+    moved = TABLE.index[50:].shift(999, freq="D")
+    alone = estimator.score_samples(X[50:].set_axis(moved), Y[50:].set_axis(moved))
+    assert not np.allclose(after, alone, atol=0.1)
+
+
 # -- histories --------------------------------------------------------------------------------
 
 

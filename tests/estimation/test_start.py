@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tsvae import SVAEForecaster
 from tsvae.estimation.building import Sizes, fixed_angles, measure_spread, resolve_sizes, ridge
 from tsvae.models.start import seasonal_angles
 
@@ -183,3 +184,14 @@ def test_the_first_are_the_most_important():
 
 def test_nothing_seasonal():
     assert fixed_angles([], 1000) == []
+
+
+def test_periods_as_an_array_that_are_longer_than_the_data():
+    wave = np.sin(np.arange(60) / 3.0)
+    settings = {"horizon": 4, "context_length": 16, "latent_dim": 4, "max_epochs": 1}
+    settings |= {"random_state": 0}
+    array = SVAEForecaster(seasonal_periods=np.array([500.0, 600.0]), **settings)
+    listed = SVAEForecaster(seasonal_periods=[500.0, 600.0], **settings)
+    np.testing.assert_array_equal(
+        array.fit(wave[:, None]).predict(), listed.fit(wave[:, None]).predict()
+    )

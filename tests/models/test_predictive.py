@@ -163,6 +163,14 @@ def test_one_step_log_densities_sum_to_the_log_likelihood(case):
     assert not found[0, -2:].any() and found[1].count_nonzero() == T - 2
 
 
+@pytest.mark.parametrize("posterior", ["point", "natural"])
+def test_densities_of_many_variables_are_worked_out_in_pieces(dense, monkeypatch, posterior):
+    case = make_case(dense, "joint", posterior)
+    whole = one_step_log_density(case.model, case.x, case.seen)
+    monkeypatch.setattr("tsvae.models.predictive._ENTRIES_AT_ONCE", 3 * B * F * F)
+    close(one_step_log_density(case.model, case.x, case.seen), whole, 1e-12)
+
+
 @pytest.mark.parametrize("kind", ["plain", "inputs", "channelwise"])
 def test_sampled_paths_have_the_exact_moments(dense, kind):
     case = make_case(dense, kind)

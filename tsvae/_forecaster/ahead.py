@@ -126,6 +126,9 @@ class AheadMixin(ForecasterPlumbing):
     ) -> Any:
         """Joint sample paths of the forecast.
 
+        Steps of a path belong together; so do its variables if channels are joint. Independent
+        channels vary independently of each other.
+
         Parameters
         ----------
         n_samples : int, default=100

@@ -14,7 +14,7 @@ from tsvae.estimation.checking import check_levels
 from tsvae.estimation.forecasting import continue_history, latent_rows
 from tsvae.estimation.reading import Problem
 from tsvae.estimation.structured import StructuredFit
-from tsvae.panel import write, write_rows
+from tsvae.panel import concat, write, write_rows
 
 __all__ = ["InsideMixin", "LatentDynamics"]
 
@@ -160,13 +160,16 @@ class InsideMixin(TransformerMixin, ForecasterPlumbing):
         else:
             problem = self._pair(X, y, mask)
         panel = problem.target
-        past = fitted.history.target
-        joined = continue_history(past, panel) if problem.covariates is None else None
+        past = fitted.history
+        joined = continue_history(past.target, panel)
         if joined is None:
             density = self._engine().log_density(panel, problem.covariates)
             return write_rows(density, panel.index, "log_density")
-        density = self._engine().log_density(joined, None)
-        series, step = past.index.positions(panel.index)
+        known = problem.covariates
+        if past.covariates is not None and known is not None:
+            known = concat(past.covariates, known)
+        density = self._engine().log_density(joined, known)
+        series, step = past.target.index.positions(panel.index)
         own = np.zeros((panel.n_series, panel.n_steps))
         own[panel.index.row_positions()] = density[series, step]
         return write_rows(own, panel.index, "log_density")

@@ -110,7 +110,7 @@ def detect_periods(values: Array, mask: NDArray[np.bool_], longest: int) -> list
     """Periods with outstanding power, for data whose stamps tell no calendar.
 
     A mean periodogram over series and variables of the linearly detrended data, missing entries
-    at zero; local peaks well above the median around them count.
+    at zero; local peaks well above its median count.
 
     Parameters
     ----------

@@ -116,7 +116,7 @@ def fit_scaler(
     Returns
     -------
     PanelScaler
-        Constant variables get scale 1.
+        Constant variables get scale 1, or their own size if that is smaller.
 
     Raises
     ------
@@ -149,7 +149,9 @@ def _centre_and_spread(seen: Array, scaling: Scaling) -> tuple[float, float]:
         unit = seen / size if size > 0 else seen
         centre = float(unit.mean()) * (size or 1.0)
         spread = float(unit.std()) * (size or 1.0)
-    return centre, spread if spread > _CONSTANT * size else 1.0
+    if spread > _CONSTANT * size:
+        return centre, spread
+    return centre, min(size, 1.0) or 1.0
 
 
 def _check_positive(values: Array, mask: NDArray[np.bool_], names: list[Any]) -> None:

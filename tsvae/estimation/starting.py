@@ -66,7 +66,7 @@ def build_at_start(
 ) -> SVAE:
     """Build the model where the data suggest to begin; ``settings`` take the noise level."""
     periods = [p for p in given_periods(panel, params) if p <= sizes.context]
-    if not periods and params["seasonal_periods"] == "auto":
+    if not periods and isinstance(params["seasonal_periods"], str):  # "auto"
         periods = detect_periods(values, panel.mask, sizes.context)
     effects = None
     if inputs is not None and is_real(params):

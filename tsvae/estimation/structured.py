@@ -156,7 +156,7 @@ def fit_structured(
             beta=beta,
         )
 
-    held_back = rows_to_hold_back(panel.lengths, sizes) if _calibrates(params, design) else 0
+    held_back = rows_to_hold_back(panel.lengths, sizes) if _calibrates(params) else 0
     widening = np.ones(panel.n_features)
     if held_back:
         log = train(data.without_last(held_back), config, beta)
@@ -180,7 +180,7 @@ def fit_structured(
     )
 
 
-def _calibrates(params: Parameters, design: InputDesign) -> bool:
+def _calibrates(params: Parameters) -> bool:
     return bool(params["calibrate"]) and is_real(params) and not params["final_sigmoid"]
 
 

@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 _LOG_2PI = math.log(2.0 * math.pi)
+_ENTRIES_AT_ONCE = 20_000_000  # of covariances between variables
 
 
 class NormalPredictive(NamedTuple):
@@ -325,7 +326,19 @@ def one_step_log_density(
 
 
 def _normal_log_density(model: SVAE, window: Window, mean: Tensor, covariance: Tensor) -> Tensor:
-    """Log N(x; C m + d, C P C' + R) over the visible entries, by Cholesky in F dimensions."""
+    """Log N(x; C m + d, C P C' + R) over the visible entries, a bounded number of rows at once."""
+    n_chains, n_steps, width = window.x.shape
+    at_once = max(1, _ENTRIES_AT_ONCE // (n_chains * width**2))
+    parts = []
+    for start in range(0, n_steps, at_once):
+        rows = slice(start, start + at_once)
+        own = window._replace(x=window.x[:, rows], visible=window.visible[:, rows])
+        parts.append(_row_log_density(model, own, mean[:, rows], covariance[:, rows]))
+    return torch.cat(parts, dim=1)
+
+
+def _row_log_density(model: SVAE, window: Window, mean: Tensor, covariance: Tensor) -> Tensor:
+    """Log density of rows, by Cholesky in F dimensions."""
     c = model.decoder.emission_matrix.unflatten(-1, covariance.shape[-3:-1])
     params = model.decoder(mean)
     scale = params.scale.expand(c.shape[0])
