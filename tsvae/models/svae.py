@@ -243,7 +243,10 @@ class SVAE(nn.Module):
             patterns, index = visible[:1], None
         else:
             patterns, index = unique_patterns(visible)
-        linear, precision = self.encoder(window.x, patterns, pattern=index)
+        x = window.x
+        if self.decoder.likelihood.support == "count":
+            x = torch.log1p(x.clamp_min(0.0))  # the decoder's mean is exp of the state
+        linear, precision = self.encoder(x, patterns, pattern=index)
         if precision.shape[0] != patterns.shape[0]:
             index = None
         return Potentials(linear, precision, index)
