@@ -259,6 +259,10 @@ class DriftForecaster(BaseEstimator):
     def impute(self, X):
         return X.interpolate()
 
+    def impute_quantiles(self, X, *, quantiles):
+        filled = X.interpolate().iloc[:, 0]
+        return pd.DataFrame({level: filled + level - 0.5 for level in quantiles})
+
 
 @pytest.fixture
 def drift_forecaster(monkeypatch):

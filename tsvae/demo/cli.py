@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
         from tsvae.demo.picture import draw
 
         written.append(options.output / "co2_forecast.png")
-        draw(series, ours, table, forecaster.impute(frame)["co2"], written[1])
+        draw(series, ours, table, filled_table(forecaster, frame), written[1])
     print(
         f"\nWrote {' and '.join(map(str, written))} ({time.perf_counter() - start:.0f} s in all)."
     )
@@ -155,3 +155,22 @@ def forecast_table(forecaster: SVAEForecaster, history: pd.DataFrame, horizon: i
     for place, level in enumerate(CSV_QUANTILES):
         table[f"q{level}"] = quantiles.iloc[:, place]
     return table
+
+
+def filled_table(forecaster: SVAEForecaster, frame: pd.DataFrame) -> pd.DataFrame:
+    """Fill the gaps of the record, with 90 % intervals.
+
+    Parameters
+    ----------
+    forecaster : SVAEForecaster
+    frame : pandas.DataFrame
+        One column.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``mean``, ``lower`` and ``upper``; observed rows hold the observation thrice.
+    """
+    table = forecaster.impute(frame).set_axis(["mean"], axis=1)
+    bounds = forecaster.impute_quantiles(frame, quantiles=[0.05, 0.95])
+    return table.join(bounds.set_axis(["lower", "upper"], axis=1))

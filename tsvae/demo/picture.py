@@ -21,7 +21,7 @@ OBSERVED, FORECAST, FILLED = "0.25", "C0", "C3"
 
 
 def draw(
-    series: pd.Series, result: Backtest, future: pd.DataFrame, filled: pd.Series, path: Path
+    series: pd.Series, result: Backtest, future: pd.DataFrame, filled: pd.DataFrame, path: Path
 ) -> None:
     """Draw the last forecasts of the back-test, the forecast of the future, and a filled gap.
 
@@ -33,8 +33,8 @@ def draw(
         Forecasts from past origins.
     future : pandas.DataFrame
         Columns ``mean`` and ``q0.05`` ... ``q0.95`` for the weeks after the record.
-    filled : pandas.Series
-        The record with its gaps filled.
+    filled : pandas.DataFrame
+        The record with its gaps filled: columns ``mean``, ``lower`` and ``upper`` (90 %).
     path : pathlib.Path
         File to write, a PNG.
 
@@ -108,15 +108,19 @@ def _draw_bands(ax: Axes, weeks: pd.Index, bands: np.ndarray, mean: np.ndarray) 
     ax.plot(weeks, mean, color=FORECAST, linewidth=1.3, label="forecast")
 
 
-def _draw_gap(ax: Axes, series: pd.Series, filled: pd.Series) -> None:
+def _draw_gap(ax: Axes, series: pd.Series, filled: pd.DataFrame) -> None:
     gap = widest_gap(series)
     around = slice(max(0, gap.start - 52), gap.stop + 52)
-    observed, whole = series.iloc[around], filled.iloc[around]
+    observed, whole = series.iloc[around], filled["mean"].iloc[around]
     missing = whole[observed.isna()]
+    bounds = filled[["lower", "upper"]].iloc[around].to_numpy().T
+    ax.fill_between(
+        whole.index, *bounds, color=FILLED, alpha=0.2, linewidth=0, label="90 % interval"
+    )
     ax.plot(whole.index, whole, color=FILLED, linewidth=0.8, alpha=0.5)
     ax.plot(observed.index, observed, ".", color=OBSERVED, markersize=4, label="observed")
     ax.plot(missing.index, missing, "o", color=FILLED, markersize=3.5, label="filled by impute()")
-    ax.axvspan(series.index[gap.start], series.index[gap.stop - 1], color=FILLED, alpha=0.08)
+    ax.axvspan(series.index[gap.start], series.index[gap.stop - 1], color="0.5", alpha=0.08)
     ax.legend(loc="best", frameon=False)
     ax.set_title(f"The widest gap of the record: {gap.stop - gap.start} weeks", loc="left")
     ax.set_ylabel("ppm")
