@@ -1,4 +1,4 @@
-"""Small real data sets that come with a dependency; nothing is downloaded or shipped."""
+"""Atmospheric CO2, from the data that come with statsmodels."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = ["load_co2"]
 
 
 def load_co2() -> pd.DataFrame:
