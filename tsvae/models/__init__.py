@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tsvae.models.code_network import AutoregressiveCodePrior
+from tsvae.models.code_prior import CodePrior, MarkovCodePrior
 from tsvae.models.graphical import (
     GraphicalModel,
     get_graphical_model,
@@ -12,7 +14,10 @@ from tsvae.models.svae import SVAE
 
 __all__ = [
     "SVAE",
+    "AutoregressiveCodePrior",
+    "CodePrior",
     "GraphicalModel",
+    "MarkovCodePrior",
     "get_graphical_model",
     "graphical_model_names",
     "register_graphical_model",
