@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import ast
 import json
 import os
 import platform
@@ -16,7 +18,16 @@ import numpy as np
 import pandas as pd
 
 REPORTS = Path(__file__).resolve().parents[1] / "docs" / "benchmarks"
-PACKAGES = ("tsvae", "torch", "numpy", "scikit-learn", "pandas", "statsmodels")
+PACKAGES = (
+    "tsvae",
+    "torch",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pandas",
+    "statsmodels",
+    "PyWavelets",
+)
 
 
 class Split(NamedTuple):
@@ -49,20 +60,53 @@ DATA_SETS = {
 }
 
 
-def load(name: str) -> pd.DataFrame:
-    """Read a data set from ``$TSVAE_DATA`` (its root or ``forecast/``): time in the index."""
-    data_set = DATA_SETS[name]
-    where = f"{data_set.file} is published at {data_set.published_at}"
+def find_file(folder: str, file: str, published_at: str) -> Path:
+    """Find a file in ``$TSVAE_DATA`` (its root or `folder` in it), or say where it is published."""
+    where = f"{file} is published at {published_at}"
     root = os.environ.get("TSVAE_DATA")
     if not root:
         raise SystemExit(
             "error: set TSVAE_DATA to the folder that holds the public data sets; " + where
         )
-    for path in (Path(root) / "forecast" / data_set.file, Path(root) / data_set.file):
+    for path in (Path(root) / folder / file, Path(root) / file):
         if path.is_file():
-            frame = pd.read_csv(path, index_col=0, parse_dates=True)
-            return frame.astype(np.float64)
-    raise SystemExit(f"error: {data_set.file} is not in TSVAE_DATA ({root}); {where}")
+            return path
+    raise SystemExit(f"error: {file} is not in TSVAE_DATA ({root}); {where}")
+
+
+def load(name: str) -> pd.DataFrame:
+    """Read a forecasting data set: time in the index, variables in the columns."""
+    data_set = DATA_SETS[name]
+    path = find_file("forecast", data_set.file, data_set.published_at)
+    return pd.read_csv(path, index_col=0, parse_dates=True).astype(np.float64)
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """Read ``NAME=VALUE``; a value that is no Python literal stays a string."""
+    name, found, value = text.partition("=")
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def add_common_options(parser: argparse.ArgumentParser, estimator: str) -> None:
+    """Add what the benchmarks of one estimator share."""
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--set",
+        type=setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"a parameter of {estimator} other than its default; may be repeated",
+    )
+    parser.add_argument("--threads", type=int, help="torch threads (default: torch's)")
+    parser.add_argument("--verbose", action="store_true", help="show the training")
+    parser.add_argument("--output", type=Path, default=REPORTS, help="folder of the report")
+    parser.add_argument("--no-write", action="store_true", help="print only")
 
 
 def machine() -> dict[str, Any]:

@@ -12,17 +12,15 @@ The data are read from the folder named by the environment variable TSVAE_DATA.
 from __future__ import annotations
 
 import argparse
-import ast
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from _common import DATA_SETS, REPORTS, Split, load, write_report
+from _common import DATA_SETS, Split, add_common_options, load, write_report
 from numpy.typing import NDArray
 
 from tsvae.demo.baselines import GaussianForecast, fill_from_earlier_season
@@ -162,16 +160,6 @@ def scores_table(scores: list[ForecastScores], *, markdown: bool) -> str:
     return format_table(header, rows, markdown=markdown)
 
 
-def setting(text: str) -> tuple[str, Any]:
-    name, found, value = text.partition("=")
-    if not found:
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
-
-
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -179,7 +167,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", choices=sorted(DATA_SETS), required=True)
     parser.add_argument("--horizon", type=int, default=96)
     parser.add_argument("--missing", type=float, default=0.0, help="share of the history hidden")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--features", nargs="+", help="variables to keep (default: all)")
     parser.add_argument("--context", type=int, default=512, help="rows of history at most")
     parser.add_argument(
@@ -190,19 +177,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME",
         help="naive, linear, tsvae (default: all)",
     )
-    parser.add_argument(
-        "--set",
-        type=setting,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a parameter of SVAEForecaster other than its default; may be repeated",
-    )
     parser.add_argument("--chunk", type=int, default=256, help="origins forecast at a time")
-    parser.add_argument("--threads", type=int, help="torch threads (default: torch's)")
-    parser.add_argument("--verbose", action="store_true", help="show the training")
-    parser.add_argument("--output", type=Path, default=REPORTS, help="folder of the report")
-    parser.add_argument("--no-write", action="store_true", help="print only")
+    add_common_options(parser, "SVAEForecaster")
     options = parser.parse_args(arguments)
     if not 0 <= options.missing < 1:
         parser.error(f"--missing must be in [0, 1), got {options.missing}")
