@@ -199,7 +199,7 @@ class FrameLayout(Layout):
 
     def write_samples(self, values: np.ndarray, index: PanelIndex) -> pd.DataFrame | pd.Series:
         rows = values[:, index.row_series, index.row_step]
-        row_index = _prepend_samples(self._row_index(index), len(values))
+        row_index = prepend_samples(self._row_index(index), len(values))
         flat = rows.reshape(-1, rows.shape[-1])
         if self.is_series:
             return pd.Series(flat[:, 0], index=row_index, name=self.columns[0])
@@ -299,7 +299,7 @@ def _product_columns(first: list[pd.Index], levels: Sequence[Level]) -> pd.Index
     return pd.MultiIndex.from_arrays(arrays, names=[*head, *names])
 
 
-def _prepend_samples(rows: pd.Index, n_samples: int) -> pd.MultiIndex:
+def prepend_samples(rows: pd.Index, n_samples: int) -> pd.MultiIndex:
     """Return the index (sample, row levels...), samples varying slowest."""
     sample = np.repeat(np.arange(n_samples), len(rows))
     if isinstance(rows, pd.MultiIndex):

@@ -118,16 +118,16 @@ class XarrayLayout(Layout):
         rows = self._rows(index.take_rows(values), index)
         if variables is not None:
             named = Level(variable_level or "variable", list(variables))
-            return self._data_array(rows, index, [named, *levels])
-        return self._unflatten(rows, index, levels, samples=False)
+            return self.data_array(rows, index, [named, *levels])
+        return self.unflatten(rows, index, levels, samples=False)
 
     def write_samples(self, values: np.ndarray, index: PanelIndex) -> xr.DataArray | xr.Dataset:
         rows = np.moveaxis(values[:, index.row_series, index.row_step], 0, -1)
         sample = Level("sample", list(range(len(values))))
-        return self._unflatten(self._rows(rows, index), index, [sample], samples=True)
+        return self.unflatten(self._rows(rows, index), index, [sample], samples=True)
 
     def write_rows(self, values: np.ndarray, index: PanelIndex, name: str | None) -> xr.DataArray:
-        return self._data_array(self._rows(index.take_rows(values), index), index, [], name)
+        return self.data_array(self._rows(index.take_rows(values), index), index, [], name)
 
     def _rows(self, rows: np.ndarray, index: PanelIndex) -> np.ndarray:
         """Bring rows (N, ...) to (B, n_time, ...)."""
@@ -147,7 +147,7 @@ class XarrayLayout(Layout):
         stamps, codes = index.row_stamps()
         return {self.time_dim: stamps[codes[: index.n_rows // index.n_series]]}
 
-    def _data_array(
+    def data_array(
         self,
         rows: np.ndarray,
         index: PanelIndex,
@@ -168,14 +168,16 @@ class XarrayLayout(Layout):
     def _drop_series(self, array: xr.DataArray) -> xr.DataArray:
         return array.isel({self._series_name: 0}) if self.series_dim is None else array
 
-    def _unflatten(
+    def unflatten(
         self, rows: np.ndarray, index: PanelIndex, levels: Sequence[Level], samples: bool
     ) -> xr.DataArray | xr.Dataset:
         """Put cells back on their dims; cells that were never observed become NaN."""
         import xarray as xr
 
-        full = np.full((*rows.shape[:2], len(self.keep), *rows.shape[3:]), np.nan)
-        full[:, :, self.keep] = rows
+        full = rows
+        if not self.keep.all():
+            full = np.full((*rows.shape[:2], len(self.keep), *rows.shape[3:]), np.nan)
+            full[:, :, self.keep] = rows
         full = full.reshape(
             *rows.shape[:2], len(self.data_variables), *self.cell_shape, *rows.shape[3:]
         )

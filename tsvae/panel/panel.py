@@ -182,9 +182,9 @@ def match_variables(
     if isinstance(expected, PanelIndex):
         fitted_named = feature_names(expected) is not None
     if named != fitted_named:
-        _warn_names(named, estimator_name, name)
+        warn_names(named, estimator_name, name)
     elif fitted is not None and (named or both_labelled):
-        _compare_labels(panel.variables, fitted)
+        compare_labels(panel.variables, fitted)
     if panel.n_features != seen:
         raise ValueError(
             f"{name} has {panel.n_features} features, but {estimator_name} is expecting {seen} "
@@ -204,14 +204,16 @@ def _labels_of(
     return list(expected), len(expected), False
 
 
-def _warn_names(named: bool, estimator_name: str, name: str) -> None:
+def warn_names(named: bool, estimator_name: str, name: str) -> None:
+    """Warn, two calls up, that only one side has feature names."""
     text = f"{name} does not have valid feature names, but {estimator_name} was fitted with feature"
     if named:
         text = f"{name} has feature names, but {estimator_name} was fitted without feature"
     warnings.warn(f"{text} names", UserWarning, stacklevel=3)
 
 
-def _compare_labels(found: list[Any], fitted: list[Any]) -> None:
+def compare_labels(found: list[Any], fitted: list[Any]) -> None:
+    """Raise where labels or their order differ from those of fit."""
     if found == fitted:
         return
     message = "The feature names should match those that were passed during fit.\n"

@@ -124,12 +124,7 @@ array.reshape(1, -1) if it contains a single sample.
         like=like,
         rows=rows,
     )
-    check_not_sparse(X, name)  # before dicts: scipy's dok_array is one
-    if X is None or isinstance(X, (str, bytes, dict, set)):
-        raise TypeError(
-            f"{name} must be a DataFrame, Series, DataArray, Dataset or array, "
-            f"got {type(X).__name__}."
-        )
+    check_container(X, name)
     if isinstance(X, (pd.DataFrame, pd.Series)):
         from .read_frame import read_frame
 
@@ -141,6 +136,16 @@ array.reshape(1, -1) if it contains a single sample.
     return _read_array(X, options)
 
 
+def check_container(X: Any, name: str) -> None:
+    """Raise for what is no container of numbers: text, dicts, sparse matrices, None."""
+    check_not_sparse(X, name)  # before dicts: scipy's dok_array is one
+    if X is None or isinstance(X, (str, bytes, dict, set)):
+        raise TypeError(
+            f"{name} must be a DataFrame, Series, DataArray, Dataset or array, "
+            f"got {type(X).__name__}."
+        )
+
+
 def is_xarray(data: Any) -> bool:
     """Say whether data is a DataArray or Dataset, without importing xarray."""
     xarray = sys.modules.get("xarray")
@@ -149,12 +154,7 @@ def is_xarray(data: Any) -> bool:
 
 def _read_array(X: Any, options: ReadOptions) -> Panel:
     name = options.name
-    for argument in ("time", "series", "freq"):
-        if getattr(options, argument) is not None:
-            raise ValueError(
-                f"{argument}={getattr(options, argument)!r} needs labels, but {name} is an array "
-                "without them; give a DataFrame or DataArray."
-            )
+    check_no_labels(options)
     data = array_values(X, name)
     shape = data.shape
     _check_ndim(data, options)
@@ -177,21 +177,32 @@ def _read_array(X: Any, options: ReadOptions) -> Panel:
     return finish(cells.values, cells.observed, index, options)
 
 
+def check_no_labels(options: ReadOptions) -> None:
+    """Raise if labels are named for data that have none."""
+    for argument in ("time", "series", "freq"):
+        if getattr(options, argument) is not None:
+            raise ValueError(
+                f"{argument}={getattr(options, argument)!r} needs labels, but {options.name} is an "
+                "array without them; give a DataFrame or DataArray."
+            )
+
+
+def check_two_dims(data: np.ndarray) -> None:
+    """Raise for scalars and 1-D arrays, in scikit-learn's words."""
+    if data.ndim < 2:
+        raise ValueError(
+            f"Expected 2D array, got {'1D' if data.ndim else 'scalar'} array instead:\n"
+            f"array={data}.\n"
+            "Reshape your data either using array.reshape(-1, 1) if your data has a single "
+            "feature or array.reshape(1, -1) if it contains a single sample."
+        )
+
+
 def _check_ndim(data: np.ndarray, options: ReadOptions) -> None:
     """Raise for arrays that are not 2-D or 3-D, in scikit-learn's words."""
     name = options.name
-    if data.ndim == 0:
-        raise ValueError(
-            f"Expected 2D array, got scalar array instead:\narray={data}.\n"
-            "Reshape your data either using array.reshape(-1, 1) if your data has a single "
-            "feature or array.reshape(1, -1) if it contains a single sample."
-        )
-    if data.ndim == 1 and not options.allow_1d:
-        raise ValueError(
-            f"Expected 2D array, got 1D array instead:\narray={data}.\n"
-            "Reshape your data either using array.reshape(-1, 1) if your data has a single "
-            "feature or array.reshape(1, -1) if it contains a single sample."
-        )
+    if data.ndim == 0 or not options.allow_1d:
+        check_two_dims(data)
     if data.ndim > 3:
         raise ValueError(
             f"Found array with dim {data.ndim}, while dim <= 3 is required: {name} must be "

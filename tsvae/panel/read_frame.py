@@ -38,7 +38,7 @@ def read_frame(X: pd.DataFrame | pd.Series, options: ReadOptions) -> Panel:
     frame = pd.DataFrame({0: X}) if isinstance(X, pd.Series) else X
     if isinstance(X, pd.Series):
         frame.columns = pd.Index([X.name], tupleize_cols=False)
-    _check_unique_columns(frame, name)
+    check_unique_columns(frame, name)
     axis = _axis(frame, options) if options.rows is None else None
     ids = [] if axis is None else [*axis.series_columns, axis.time_column]
     data_frame = (
@@ -65,7 +65,8 @@ def read_frame(X: pd.DataFrame | pd.Series, options: ReadOptions) -> Panel:
     return finish(cells.values, cells.observed, index, options)
 
 
-def _check_unique_columns(frame: pd.DataFrame, name: str) -> None:
+def check_unique_columns(frame: pd.DataFrame, name: str) -> None:
+    """Raise if two columns have the same label."""
     if not frame.columns.is_unique:
         label = frame.columns[frame.columns.duplicated()][0]
         raise ValueError(
@@ -281,9 +282,9 @@ def _time_level(index: pd.MultiIndex, time: Hashable | None, name: str) -> int:
     if time is not None:
         return list(index.names).index(time)
     last = index.nlevels - 1
-    if _is_time(index.levels[last]):
+    if is_time(index.levels[last]):
         return last
-    elsewhere = [number for number in range(last) if _is_time(index.levels[number])]
+    elsewhere = [number for number in range(last) if is_time(index.levels[number])]
     if elsewhere:
         label = index.names[elsewhere[0]]
         raise ValueError(
@@ -293,7 +294,8 @@ def _time_level(index: pd.MultiIndex, time: Hashable | None, name: str) -> int:
     return last
 
 
-def _is_time(level: pd.Index) -> bool:
+def is_time(level: pd.Index) -> bool:
+    """Say whether labels are dates, periods or elapsed times."""
     if isinstance(level, (pd.DatetimeIndex, pd.PeriodIndex, pd.TimedeltaIndex)):
         return True
     if len(level) and type(level[0]).__module__.startswith("cftime"):

@@ -19,7 +19,7 @@ from .read import ReadOptions, check_row_count, finish
 from .stamps import Remedies, StampTable, canonical_stamps
 
 
-class _Dims(NamedTuple):
+class Dims(NamedTuple):
     """The roles of the dims."""
 
     time: Hashable
@@ -29,22 +29,22 @@ class _Dims(NamedTuple):
 
 def read_xarray(X: xr.DataArray | xr.Dataset, options: ReadOptions) -> Panel:
     """Read a DataArray or Dataset (see :func:`tsvae.panel.read_panel`)."""
-    arrays = _arrays(X, options)
+    arrays = data_arrays(X, options)
     dims = _dims(arrays[0], options)
-    layout = _layout(X, arrays, dims)
+    layout = container_layout(X, arrays, dims)
     n_series = 1 if dims.series is None else arrays[0].sizes[dims.series]
     n_time = arrays[0].sizes[dims.time]
     check_counts(n_series * n_time, len(layout.keep), arrays[0].shape, options.name)
     index = _index(arrays[0], layout, dims, options)
-    masks = _masks(arrays, options)
+    masks = aligned_masks(arrays, options)
     cells = _cells(arrays, masks, layout, (n_series, n_time), options)
-    layout, cells = _drop_unobserved(layout, cells, options)
+    layout, cells = drop_unobserved(layout, cells, options)
     index = dataclasses.replace(index, layout=layout)
     # Cells without any value are land, not an error: only an empty field is one.
     return finish(cells.values, cells.observed, index, options)
 
 
-def _arrays(X: xr.DataArray | xr.Dataset, options: ReadOptions) -> list[xr.DataArray]:
+def data_arrays(X: xr.DataArray | xr.Dataset, options: ReadOptions) -> list[xr.DataArray]:
     """Return the data variables; all of a Dataset must share their dims."""
     if isinstance(X, xr.DataArray):
         return [X]
@@ -62,7 +62,7 @@ def _arrays(X: xr.DataArray | xr.Dataset, options: ReadOptions) -> list[xr.DataA
     return arrays
 
 
-def _dims(array: xr.DataArray, options: ReadOptions) -> _Dims:
+def _dims(array: xr.DataArray, options: ReadOptions) -> Dims:
     like = None if options.like is None else options.like.layout
     known = like if isinstance(like, XarrayLayout) else None
     time = options.time if options.time is not None else (known.time_dim if known else "time")
@@ -79,10 +79,13 @@ def _dims(array: xr.DataArray, options: ReadOptions) -> _Dims:
     if series is None:
         series = known.series_dim if known else "series"
         series = series if series in array.dims else None
-    return _Dims(time, series, [d for d in array.dims if d not in (time, series)])
+    return Dims(time, series, [d for d in array.dims if d not in (time, series)])
 
 
-def _layout(X: xr.DataArray | xr.Dataset, arrays: list[xr.DataArray], dims: _Dims) -> XarrayLayout:
+def container_layout(
+    X: xr.DataArray | xr.Dataset, arrays: list[xr.DataArray], dims: Dims
+) -> XarrayLayout:
+    """Return the layout of an object whose dims have these roles."""
     shape = [arrays[0].sizes[d] for d in dims.cells]
     variables = [DataVariable(a.name, a.dims, dict(a.attrs)) for a in arrays]  # type: ignore[arg-type]
     coords = xr.Dataset(coords=X.coords).compute()
@@ -100,7 +103,7 @@ def _layout(X: xr.DataArray | xr.Dataset, arrays: list[xr.DataArray], dims: _Dim
 
 
 def _index(
-    array: xr.DataArray, layout: XarrayLayout, dims: _Dims, options: ReadOptions
+    array: xr.DataArray, layout: XarrayLayout, dims: Dims, options: ReadOptions
 ) -> PanelIndex:
     n_series = 1 if dims.series is None else array.sizes[dims.series]
     n_time = array.sizes[dims.time]
@@ -135,7 +138,7 @@ def _index(
     )
 
 
-def _stamps(array: xr.DataArray, dims: _Dims, name: str) -> pd.Index | None:
+def _stamps(array: xr.DataArray, dims: Dims, name: str) -> pd.Index | None:
     if dims.time not in array.coords:
         return None
     source = array.indexes.get(dims.time)
@@ -167,7 +170,7 @@ def _check_same_stamps(stamps: pd.Index | None, rows: PanelIndex, name: str) -> 
         )
 
 
-def _masks(arrays: list[xr.DataArray], options: ReadOptions) -> list[xr.DataArray] | None:
+def aligned_masks(arrays: list[xr.DataArray], options: ReadOptions) -> list[xr.DataArray] | None:
     """Return one mask per data variable with the data's dims and coordinates."""
     mask = options.mask
     if mask is None:
@@ -224,10 +227,10 @@ def _cells(
     for number, array in enumerate(arrays):
         where = f"variable {array.name!r} of {options.name}" if layout.is_dataset else options.name
         for part in _time_parts(array, layout.time_dim):
-            block = _ordered(array.isel({layout.time_dim: part}), layout)
+            block = ordered(array.isel({layout.time_dim: part}), layout)
             data[:, part, number] = array_values(block.values, where).reshape(size[0], -1, n_cells)
             if mask is not None and masks is not None:
-                block = _ordered(masks[number].isel({layout.time_dim: part}), layout)
+                block = ordered(masks[number].isel({layout.time_dim: part}), layout)
                 mask[:, part, number] = as_bool_mask(block.values).reshape(size[0], -1, n_cells)
     n_rows, n_features = size[0] * size[1], len(layout.keep)
     rows_mask = None if mask is None else mask.reshape(n_rows, n_features)
@@ -249,12 +252,13 @@ def _time_parts(array: xr.DataArray, time: Hashable) -> Iterator[slice]:
         start += size
 
 
-def _ordered(array: xr.DataArray, layout: XarrayLayout) -> xr.DataArray:
+def ordered(array: xr.DataArray, layout: XarrayLayout) -> xr.DataArray:
+    """Return the dims in the order (series, time, cells...)."""
     series = [] if layout.series_dim is None else [layout.series_dim]
     return array.transpose(*series, layout.time_dim, *layout.cell_dims)
 
 
-def _drop_unobserved(
+def drop_unobserved(
     layout: XarrayLayout, cells: Cells, options: ReadOptions
 ) -> tuple[XarrayLayout, Cells]:
     """Drop cells that are never observed, or those that ``like`` dropped."""
