@@ -183,7 +183,7 @@ class BaseAutoencoder(nn.Module):
         """
         if self._is_built_for(sample):
             return self
-        with self._probing():
+        with self.evaluating():
             features = self._probe_encoder(self.encoder_input(sample, mask))
             self._finish_build(sample, features)
         return self
@@ -228,7 +228,7 @@ class BaseAutoencoder(nn.Module):
         return True
 
     @contextmanager
-    def _probing(self) -> Iterator[None]:
+    def evaluating(self) -> Iterator[None]:
         """Eval mode without gradients; every module gets back the mode it had."""
         modes = [(module, module.training) for module in self.modules()]
         try:
