@@ -32,7 +32,8 @@ class Autoencoder(BaseAutoencoder):
     --------
     >>> import torch
     >>> from tsvae.nn import ConvDecoder, ConvEncoder
-    >>> model = Autoencoder(ConvEncoder(1, (8, 16)), ConvDecoder(4, 1, 33, (16, 8)), latent_dim=4)
+    >>> decoder = ConvDecoder(4, 1, 33, (16, 8), latent="vector")
+    >>> model = Autoencoder(ConvEncoder(1, (8, 16)), decoder, latent_dim=4)
     >>> x = torch.zeros(5, 33, 1)
     >>> model.build(x).eval()(x).x_hat.shape
     torch.Size([5, 1, 33, 1])

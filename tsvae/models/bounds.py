@@ -16,7 +16,7 @@ __all__ = ["importance_bound", "log_importance_weights"]
 def log_importance_weights(
     log_likelihood: Tensor, z: Tensor, mu: Tensor, log_var: Tensor, beta: float = 1.0
 ) -> Tensor:
-    """log p(x|z) + beta (log p(z) - log q(z|x)) under a standard normal prior.
+    """Log p(x|z) + beta (log p(z) - log q(z|x)) under a standard normal prior.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def importance_bound(
     chunk_size: int,
     common_noise: bool = True,
 ) -> Tensor:
-    """log 1/S sum_s p(x, z_s) / q(z_s | x), with few codes in memory at a time.
+    """Log 1/S sum_s p(x, z_s) / q(z_s | x), with few codes in memory at a time.
 
     Parameters
     ----------

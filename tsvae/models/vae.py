@@ -106,7 +106,8 @@ class VAE(BaseAutoencoder):
     --------
     >>> import torch
     >>> from tsvae.nn import ConvDecoder, ConvEncoder
-    >>> model = VAE(ConvEncoder(1, (8, 16)), ConvDecoder(4, 1, 33, (16, 8)), latent_dim=4)
+    >>> decoder = ConvDecoder(4, 1, 33, (16, 8), latent="vector")
+    >>> model = VAE(ConvEncoder(1, (8, 16)), decoder, latent_dim=4)
     >>> x = torch.zeros(5, 33, 1)
     >>> output = model.build(x)(x, S=3)
     >>> output.x_hat.shape, output.z.shape

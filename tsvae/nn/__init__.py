@@ -7,6 +7,7 @@ sampled, from a :class:`torch.Generator`.
 from __future__ import annotations
 
 from .activations import activation_names, get_activation
+from .convolutional import ConvDecoder, ConvEncoder, VectorToMap
 from .decoder import SigmaDecoder
 from .dense import DenseNet
 from .encoder import EncoderOutput, SigmaEncoder
@@ -20,13 +21,19 @@ from .likelihoods import (
     masked_mean,
     register_likelihood,
 )
+from .perceptron import MLPDecoder, MLPEncoder
 
 __all__ = [
+    "ConvDecoder",
+    "ConvEncoder",
     "DenseNet",
     "EncoderOutput",
     "Likelihood",
+    "MLPDecoder",
+    "MLPEncoder",
     "SigmaDecoder",
     "SigmaEncoder",
+    "VectorToMap",
     "activation_names",
     "energy_crps",
     "get_activation",

@@ -51,9 +51,10 @@ def expand_stages(
     return tuple(width for width, depth in zip(widths, depths, strict=True) for _ in range(depth))
 
 
-def _linear(
+def linear_layer(
     in_features: int, out_features: int, gain: float, bias: bool, spectral_bound: float | None
 ) -> Linear:
+    """Make a linear layer, with a bound on its spectral norm if one is given."""
     if spectral_bound is None:
         return Linear(in_features, out_features, bias=bias, gain=gain)
     return SpectralLinear(in_features, out_features, bias=bias, gain=gain, bound=spectral_bound)
@@ -91,13 +92,13 @@ class DenseBlock(nn.Module):
         # A residual branch adds to the signal: without extra gain the sum grows slowly with depth.
         gain = 1.0 if residual else activation_gain(activation)
         self.residual = residual
-        self.linear = _linear(in_features, out_features, gain, True, spectral_bound)
+        self.linear = linear_layer(in_features, out_features, gain, True, spectral_bound)
         self.norm = nn.LayerNorm(out_features) if layer_norm else None
         self.activation = get_activation(activation)
         self.dropout = Dropout(dropout) if dropout != 0.0 else None
         project = residual and in_features != out_features
         self.shortcut = (
-            _linear(in_features, out_features, 1.0, False, spectral_bound) if project else None
+            linear_layer(in_features, out_features, 1.0, False, spectral_bound) if project else None
         )
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -198,7 +199,7 @@ class DenseNet(nn.Module):
         self.in_features = check_size("in_features", in_features)
         self.out_features = check_size("out_features", out_features)
         self.final_sigmoid = final_sigmoid
-        bound = _spectral_bound(spectral_norm)
+        bound = spectral_bound_of(spectral_norm)
         widths = (self.in_features, *expand_stages(hidden_sizes, stage_sizes))
         self.blocks = nn.ModuleList(
             DenseBlock(
@@ -213,7 +214,7 @@ class DenseNet(nn.Module):
             for before, after in pairwise(widths)
         )
         gain = 0.0 if zero_last else 1.0
-        self.last = _linear(widths[-1], self.out_features, gain, final_bias, bound)
+        self.last = linear_layer(widths[-1], self.out_features, gain, final_bias, bound)
         self.reset_parameters(generator)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -247,7 +248,8 @@ class DenseNet(nn.Module):
         return torch.sigmoid(x) if self.final_sigmoid else x
 
 
-def _spectral_bound(spectral_norm: bool | float) -> float | None:
+def spectral_bound_of(spectral_norm: bool | float) -> float | None:
+    """Read the ``spectral_norm`` option: False is no bound, True is 1."""
     if spectral_norm is False:
         return None
     bound = float(spectral_norm)

@@ -103,9 +103,13 @@ class Linear(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
+    def current_weight(self) -> Tensor:
+        """Weight for one forward pass, (out_features, in_features)."""
+        return self.weight
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
-        return functional.linear(x, self.weight, self.bias)
+        return functional.linear(x, self.current_weight(), self.bias)
 
     def extra_repr(self) -> str:
         """Return what repr shows."""
@@ -182,11 +186,11 @@ class SpectralLinear(Linear):
         sigma = self.left.clone() @ self.weight @ self.right.clone()
         return self.weight / (sigma / self.bound).clamp_min(1.0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., in_features) to (..., out_features)."""
+    def current_weight(self) -> Tensor:
+        """Weight for one forward pass; in train mode the singular vectors follow it."""
         if self.training:
             self._iterate()
-        return functional.linear(x, self.effective_weight(), self.bias)
+        return self.effective_weight()
 
     def extra_repr(self) -> str:
         """Return what repr shows."""
