@@ -18,6 +18,13 @@ class Cells(NamedTuple):
     observed: np.ndarray
 
 
+def plain_label(label: Any) -> Any:
+    """Return a label as messages show it: 0.2 rather than np.float64(0.2)."""
+    if isinstance(label, tuple):
+        return tuple(plain_label(part) for part in label)
+    return label.item() if isinstance(label, np.generic) else label
+
+
 def check_not_sparse(data: Any, name: str) -> None:
     """Raise for scipy sparse containers, in scikit-learn's words."""
     if hasattr(data, "toarray") and type(data).__module__.startswith("scipy.sparse"):
@@ -125,14 +132,14 @@ def frame_values(frame: pd.DataFrame, name: str) -> np.ndarray:
     values = np.empty(frame.shape, dtype=np.float64)
     for number, dtype in enumerate(dtypes):
         column = frame.iloc[:, number]
-        _check_column_dtype(dtype, frame.columns[number], name)
+        _check_column_dtype(dtype, plain_label(frame.columns[number]), name)
         if _is_object(dtype):
-            labels, label = frame.index, frame.columns[number]
+            labels, label = frame.index, plain_label(frame.columns[number])
             values[:, number] = _object_values(
                 column.to_numpy(),
                 name,
                 lambda row, labels=labels, label=label: (  # type: ignore[misc]
-                    f"in column {label!r}, row {labels[row]!r}"
+                    f"in column {label!r}, row {plain_label(labels[row])!r}"
                 ),
             )
         else:
@@ -198,7 +205,8 @@ def align_frame_mask(mask: Any, frame: pd.DataFrame, name: str) -> np.ndarray:
     if not mask.columns.equals(frame.columns):
         lacking = [label for label in frame.columns if label not in mask.columns]
         if lacking:
-            raise ValueError(f"mask lacks column {lacking[0]!r} of {name}; use {name}.notna().")
+            label = plain_label(lacking[0])
+            raise ValueError(f"mask lacks column {label!r} of {name}; use {name}.notna().")
         mask = mask[list(frame.columns)]
     if not mask.index.equals(frame.index):
         mask = _align_rows(mask, frame, name)
@@ -207,11 +215,11 @@ def align_frame_mask(mask: Any, frame: pd.DataFrame, name: str) -> np.ndarray:
 
 def _align_rows(mask: pd.DataFrame, frame: pd.DataFrame, name: str) -> pd.DataFrame:
     if not mask.index.is_unique:
-        label = mask.index[mask.index.duplicated()][0]
+        label = plain_label(mask.index[mask.index.duplicated()][0])
         raise ValueError(f"mask has duplicate row labels (first: {label!r}).")
     found = mask.index.get_indexer(frame.index)
     if (found < 0).any():
-        label = frame.index[found < 0][0]
+        label = plain_label(frame.index[found < 0][0])
         raise ValueError(f"mask lacks row {label!r} of {name}; use {name}.notna().")
     return mask.iloc[found]
 
@@ -284,7 +292,7 @@ def check_columns_observed(
         return
     if len(empty) == len(labels):
         raise ValueError(f"{name} has no observed value: all entries are missing (NaN).")
-    label = labels[empty[0]]
+    label = plain_label(labels[empty[0]])
     remedy = f"{name}.drop(columns=[{label!r}])" if labelled else f"np.delete({name}, {label}, -1)"
     raise ValueError(
         f"Column {label!r} of {name} has no observed value (all missing). Drop it, for example "

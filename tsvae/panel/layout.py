@@ -300,16 +300,20 @@ def _product_columns(first: list[pd.Index], levels: Sequence[Level]) -> pd.Index
 
 
 def prepend_samples(rows: pd.Index, n_samples: int) -> pd.MultiIndex:
-    """Return the index (sample, row levels...), samples varying slowest."""
+    """Return the index (sample, row levels...), samples varying slowest.
+
+    Where rows are called samples themselves, the new level is ``draw``.
+    """
+    first = "draw" if "sample" in rows.names else "sample"
     sample = np.repeat(np.arange(n_samples), len(rows))
     if isinstance(rows, pd.MultiIndex):
         levels = [pd.RangeIndex(n_samples), *rows.levels]
         codes = [sample, *[np.tile(np.asarray(c), n_samples) for c in rows.codes]]
-        return pd.MultiIndex(levels, codes, names=["sample", *rows.names])
+        return pd.MultiIndex(levels, codes, names=[first, *rows.names])
     codes = [sample, np.tile(np.arange(len(rows)), n_samples)]
     if not rows.is_unique:
-        return pd.MultiIndex.from_arrays([sample, rows[codes[1]]], names=["sample", rows.name])
-    return pd.MultiIndex([pd.RangeIndex(n_samples), rows], codes, names=["sample", rows.name])
+        return pd.MultiIndex.from_arrays([sample, rows[codes[1]]], names=[first, rows.name])
+    return pd.MultiIndex([pd.RangeIndex(n_samples), rows], codes, names=[first, rows.name])
 
 
 def _with_freq(labels: pd.Index, freq: Any) -> pd.Index:

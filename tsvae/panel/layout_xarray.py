@@ -97,6 +97,11 @@ class XarrayLayout(Layout):
             return self.coords[dim].values.tolist()
         return list(range(size))
 
+    @property
+    def sample_dim(self) -> str:
+        """Name of the dim of draws; ``draw`` where a dim is called ``sample`` already."""
+        return "draw" if "sample" in {*self.data_variables[0].dims, *self.coords} else "sample"
+
     def without_rows(self) -> Layout:
         on_time = [name for name, c in self.coords.coords.items() if self.time_dim in c.dims]
         return dataclasses.replace(self, coords=self.coords.drop_vars(on_time))
@@ -123,7 +128,7 @@ class XarrayLayout(Layout):
 
     def write_samples(self, values: np.ndarray, index: PanelIndex) -> xr.DataArray | xr.Dataset:
         rows = np.moveaxis(values[:, index.row_series, index.row_step], 0, -1)
-        sample = Level("sample", list(range(len(values))))
+        sample = Level(self.sample_dim, list(range(len(values))))
         return self.unflatten(self._rows(rows, index), index, [sample], samples=True)
 
     def write_rows(self, values: np.ndarray, index: PanelIndex, name: str | None) -> xr.DataArray:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from .cells import align_frame_mask, check_counts, frame_values, split_missing
+from .cells import align_frame_mask, check_counts, frame_values, plain_label, split_missing
 from .grid import build_grid
 from .index import PanelIndex
 from .layout import FrameLayout
@@ -58,7 +58,7 @@ def read_frame(X: pd.DataFrame | pd.Series, options: ReadOptions) -> Panel:
     columns, labels = data_frame.columns, frame.index
 
     def place(row: int, column: int) -> str:
-        return f"column {columns[column]!r}, row {row} ({labels[row]})"
+        return f"column {plain_label(columns[column])!r}, row {row} ({labels[row]})"
 
     remedy = f"{name}.replace([np.inf, -np.inf], np.nan)"
     cells = split_missing(data, mask, name, place, remedy)
@@ -68,7 +68,7 @@ def read_frame(X: pd.DataFrame | pd.Series, options: ReadOptions) -> Panel:
 def check_unique_columns(frame: pd.DataFrame, name: str) -> None:
     """Raise if two columns have the same label."""
     if not frame.columns.is_unique:
-        label = frame.columns[frame.columns.duplicated()][0]
+        label = plain_label(frame.columns[frame.columns.duplicated()][0])
         raise ValueError(
             f"Column {label!r} appears more than once in {name}. Rename or drop duplicates: "
             f"{name}.loc[:, ~{name}.columns.duplicated()]."

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .cells import Cells, array_values, as_bool_mask, check_counts, split_missing
+from .cells import Cells, array_values, as_bool_mask, check_counts, plain_label, split_missing
 from .grid import build_grid
 from .index import PanelIndex, consecutive_index
 from .layout_xarray import DataVariable, XarrayLayout
@@ -209,7 +209,9 @@ def _aligned_mask(mask: xr.DataArray, array: xr.DataArray, name: str) -> xr.Data
 def _reindex(mask: xr.DataArray, dim: Hashable, labels: pd.Index, name: str) -> xr.DataArray:
     found = mask.indexes[dim].get_indexer(labels)
     if (found < 0).any():
-        raise ValueError(f"mask lacks {labels[found < 0][0]!r} along {dim!r} of {name}.")
+        raise ValueError(
+            f"mask lacks {plain_label(labels[found < 0][0])!r} along {dim!r} of {name}."
+        )
     return mask.isel({dim: found})
 
 

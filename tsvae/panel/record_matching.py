@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .cells import plain_label
 from .panel import compare_labels, warn_names
 from .record_index import RecordIndex, Records
 
@@ -70,7 +71,12 @@ def match_records(
     _match_shape(found, fitted_index, estimator_name, name)
     if not named and not fitted_named:
         _match_variables(found, fitted_index)
-        _match_axis(found.axis, fitted_index.axis, name)
+    _match_axis(_axis(found), _axis(fitted_index), name)
+
+
+def _axis(index: RecordIndex) -> pd.Index | None:
+    """Return the axis where its labels are not the feature names already compared."""
+    return None if index.is_table and index.feature_names is not None else index.axis
 
 
 def _list(labels: np.ndarray | None) -> list[Any]:
@@ -89,7 +95,7 @@ def _match_shape(found: RecordIndex, fitted: RecordIndex, estimator: str, name: 
     if found.kind == "panel":
         longest = int(np.argmax(found.lengths))
         labels = found.record_labels
-        where = f" (record {longest if labels is None else _plain(labels[longest])!r})"
+        where = f" (record {longest if labels is None else plain_label(labels[longest])!r})"
     raise ValueError(
         f"{name} has {found.n_steps} time steps{where}, but {estimator} is expecting "
         f"{fitted.n_steps}, as in fit. Cut longer records, and fill up shorter ones with NaN."
@@ -110,16 +116,12 @@ def _match_axis(found: pd.Index | None, fitted: pd.Index | None, name: str) -> N
         return
     place = int(different[0])
     more = "" if len(different) == 1 else f" ({len(different)} of {len(fitted)} differ)"
+    new, known = plain_label(found[place]), plain_label(fitted[place])
     raise ValueError(
-        f"The axis values of {name} differ from those in fit: position {place} is "
-        f"{_plain(found[place])}, expected {_plain(fitted[place])}{more}. Interpolate {name} to "
-        "the axis of fit, or give an array if the positions are meant."
+        f"The axis values of {name} differ from those in fit: position {place} is {new}, expected "
+        f"{known}{more}. Interpolate {name} to the axis of fit, or give an array if the positions "
+        "are meant."
     )
-
-
-def _plain(label: Any) -> Any:
-    """Return a label without numpy's type around it."""
-    return label.item() if isinstance(label, np.generic) else label
 
 
 def _differs(found: pd.Index, fitted: pd.Index) -> np.ndarray:

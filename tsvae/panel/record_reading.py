@@ -15,6 +15,7 @@ from .cells import (
     check_counts,
     check_mask_shape,
     frame_values,
+    plain_label,
     split_missing,
 )
 from .panel import Panel
@@ -98,7 +99,7 @@ def _read_table(X: pd.DataFrame, options: ReadOptions) -> Records:
     mask = None if options.mask is None else align_frame_mask(options.mask, X, name)
 
     def place(row: int, column: int) -> str:
-        return f"column {columns[column]!r}, row {row} ({rows[row]})"
+        return f"column {plain_label(columns[column])!r}, row {row} ({rows[row]})"
 
     # A frame stored by columns is brought in order here, and need not be copied again.
     data = np.ascontiguousarray(raw)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .cells import Cells, array_values, as_bool_mask, check_counts, split_missing
+from .cells import Cells, array_values, as_bool_mask, check_counts, plain_label, split_missing
 from .layout_xarray import XarrayLayout
 from .read import ReadOptions
 from .read_frame import is_time
@@ -190,7 +190,7 @@ def _holes(observed: np.ndarray, layout: XarrayLayout, name: str) -> np.ndarray 
         place = int(np.flatnonzero(~seen[:, 0])[0])
         dim = layout.time_dim
         axis = layout.coords.indexes.get(dim)
-        label = place if axis is None else axis[place]
+        label = place if axis is None else plain_label(axis[place])
         raise ValueError(
             f"Position {dim}={label} of {name} has no observed value (all missing). Drop it, for "
             f"example {name}.dropna({dim!r}, how='all')."

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pandas as pd
 
+from .cells import plain_label
 from .layout import prepend_samples
 from .record_index import RecordIndex
 from .serialize import decode_index, decode_scalar, encode_index, encode_scalar
@@ -116,15 +117,17 @@ def column_grid(columns: pd.Index, name: str = "X") -> ColumnGrid:
     step, axis = pd.factorize(columns.get_level_values(1))
     if variable.min(initial=0) < 0 or step.min(initial=0) < 0:
         place = int(np.flatnonzero((variable < 0) | (step < 0))[0])
-        raise ValueError(f"Column {place} of {name} has a missing label: {columns[place]!r}.")
+        raise ValueError(
+            f"Column {place} of {name} has a missing label: {plain_label(columns[place])!r}."
+        )
     column = np.full((len(axis), len(variables)), -1)
     column[step, variable] = np.arange(len(columns))
     if (column < 0).any():
         late, lacking = (int(i[0]) for i in np.nonzero(column < 0))
+        label, value = plain_label(variables[lacking]), plain_label(axis[late])
         raise ValueError(
-            f"Variable {variables[lacking]!r} of {name} lacks the axis value {axis[late]!r} that "
-            "others have; all variables share one axis. Interpolate them to it, or model them "
-            "apart."
+            f"Variable {label!r} of {name} lacks the axis value {value!r} that others have; all "
+            "variables share one axis. Interpolate them to it, or model them apart."
         )
     labels = pd.Index(axis, name=columns.names[1], tupleize_cols=False)
     return ColumnGrid(labels, list(variables), column)

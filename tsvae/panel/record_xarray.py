@@ -97,7 +97,7 @@ class XarrayRecordIndex(RecordIndex):
         )
 
     def write_samples(self, values: np.ndarray) -> xr.DataArray | xr.Dataset:
-        sample = Level("sample", list(range(len(values))))
+        sample = Level(self.layout.sample_dim, list(range(len(values))))
         last = np.moveaxis(self._with_holes(values), 0, -1)
         return self.layout.unflatten(last, self.reading_index(), [sample], samples=True)
 
@@ -149,6 +149,9 @@ def record_array(
     import xarray as xr
 
     dim = "__record__" if layout.series_dim is None else layout.series_dim
+    taken = {dim, *layout.coords.coords}
+    if level is not None and level.name in taken:
+        level = level._replace(name=f"{level.name}_code")
     dims = [dim] if level is None else [dim, level.name]
     array = xr.DataArray(values, dims=dims, name=name)
     if layout.series_dim is None:

@@ -131,7 +131,7 @@ def write_record_samples(values: np.ndarray, index: RecordIndex) -> Any:
     -------
     DataFrame, DataArray, Dataset or ndarray
         Frames have ``sample`` as first row level, xarray objects as first dim, arrays as first
-        axis.
+        axis; ``draw`` where the records are called samples already.
 
     Examples
     --------
@@ -154,7 +154,7 @@ def write_codes(
     index : RecordIndex
     names : sequence of labels, length D
     level : str, default="latent"
-        Name of the new dim of xarray objects.
+        Name of the new dim of xarray objects (``latent_code`` where that name is taken).
 
     Returns
     -------
