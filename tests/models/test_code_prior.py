@@ -32,14 +32,16 @@ def by_hand(codes, sequence, n_codes, order, positions, strength):
     log_prob = 0.0
     for t, code in enumerate(sequence):
         odds = 1.0 / n_codes
-        for j in range(min(t, order) + 1):
+        ends = [(r, s) for r in rows for s in range(len(r))]
+        here = [(r, t) for r in rows]
+        longest = min(t, order)
+        if positions == "every":
+            levels = [(ends, 0)] + [(here, j) for j in range(longest + 1)]
+        else:
+            levels = [(ends, j) for j in range(longest + 1)] + [(here, t)] * (t < order)
+        for places, j in levels:
             context = sequence[t - j : t]
-            ends = [(r, s) for r in rows for s in range(j, len(r))]
-            seen = [r[s] for r, s in ends if r[s - j : s] == context]
-            odds = (seen.count(code) + strength * odds) / (len(seen) + strength)
-        if positions == "every" or t < order:
-            j = min(t, order)
-            seen = [r[t] for r in rows if r[t - j : t] == sequence[t - j : t]]
+            seen = [r[s] for r, s in places if s >= j and r[s - j : s] == context]
             odds = (seen.count(code) + strength * odds) / (len(seen) + strength)
         log_prob += math.log(odds)
     return log_prob
@@ -57,7 +59,7 @@ def test_markov_log_prob_equals_counting_by_hand(order, positions):
     )
 
 
-@pytest.mark.parametrize("positions", ["every", "start"])
+@pytest.mark.parametrize("positions", ["auto", "every", "start"])
 @pytest.mark.parametrize("order", [0, 1, 3])
 def test_markov_sums_to_one_over_all_sequences(order, positions):
     prior = MarkovCodePrior(3, order, positions=positions).fit(some_codes(8))
@@ -85,10 +87,19 @@ def test_start_of_a_sequence_is_its_own():
 def test_positions_keep_what_belongs_at_each_place():
     """Aligned records: after 0 comes 1 early and 2 late; a homogeneous chain cannot know."""
     codes = torch.tensor([[0, 1, 0, 2]] * 50)
-    aligned = MarkovCodePrior(3, 1, smoothing=0.01).fit(codes).log_prob(codes[:1])
+    auto = MarkovCodePrior(3, 1, smoothing=0.01).fit(codes)
+    aligned = auto.log_prob(codes[:1])
+    assert bool(auto.aligned)
     chain = MarkovCodePrior(3, 1, positions="start", smoothing=0.01).fit(codes).log_prob(codes[:1])
     assert float(aligned) > -0.01
     assert float(chain) == pytest.approx(2 * math.log(0.5), abs=0.05)
+
+
+def test_a_homogeneous_chain_is_not_split_by_position():
+    codes = torch.zeros(30, 20, dtype=torch.int64)
+    flips = torch.rand(30, 20, generator=torch.Generator().manual_seed(0)) < 0.2
+    codes = (codes + flips.cumsum(1)) % 2  # the same at every step
+    assert not bool(MarkovCodePrior(2, 1).fit(codes).aligned)
 
 
 def test_auto_smoothing_maximises_the_leave_one_out_likelihood():

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+from tsvae.models.autoencoder import Autoencoder
 from tsvae.models.code_network import AutoregressiveCodePrior
 from tsvae.models.code_prior import CodePrior, MarkovCodePrior
+from tsvae.models.family import BaseAutoencoder
 from tsvae.models.graphical import (
     GraphicalModel,
     get_graphical_model,
     graphical_model_names,
     register_graphical_model,
 )
+from tsvae.models.mmd import maximum_mean_discrepancy
+from tsvae.models.outputs import DecodeResult, EncodeResult, ForwardResult
 from tsvae.models.svae import SVAE
+from tsvae.models.vae import VAE
+from tsvae.models.vq import VQVAE
 
 __all__ = [
     "SVAE",
+    "VAE",
+    "VQVAE",
+    "Autoencoder",
     "AutoregressiveCodePrior",
+    "BaseAutoencoder",
     "CodePrior",
+    "DecodeResult",
+    "EncodeResult",
+    "ForwardResult",
     "GraphicalModel",
     "MarkovCodePrior",
     "get_graphical_model",
     "graphical_model_names",
+    "maximum_mean_discrepancy",
     "register_graphical_model",
 ]

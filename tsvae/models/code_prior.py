@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from tsvae.models.code_counts import CountTable, check_codes
+from tsvae.models.code_counts import Counts, CountTable, check_codes
 from tsvae.nn.checks import check_size
 
 __all__ = ["CodePrior", "MarkovCodePrior"]
@@ -38,11 +38,12 @@ class CodePrior(Protocol):
         """Log probability of each sequence in nats, ``(N,)``."""
 
 
-class _Lookup(NamedTuple):
-    """A table and the context in it of each sequence, ``(N,)``."""
+class _Places(NamedTuple):
+    """Where a table is looked up: contexts, the codes after them, their flat indices."""
 
-    table: CountTable
     context: Tensor
+    code: Tensor
+    at: Tensor
 
 
 class MarkovCodePrior(nn.Module):
@@ -54,10 +55,10 @@ class MarkovCodePrior(nn.Module):
 
     .. math:: p_j(c | h_j) = \frac{n(h_j, c) + s_j\, p_{j-1}(c | h_{j-1})}{n(h_j) + s_j}
 
-    A last table knows the position too: it backs off to the chain that does not. So the start of
-    a sequence, where fewer than k codes came before, follows what sequences start with, and with
-    ``positions="every"`` the chain is inhomogeneous: records that are aligned (beats cut around
-    their peak, days) keep what belongs at each place.
+    With ``positions="start"`` the first k codes are counted by position too, as fewer than k
+    came before: a sequence begins with what sequences begin with. With ``positions="every"`` all
+    counts are by position, before any context is dropped (an inhomogeneous chain): records that
+    are aligned, such as beats cut around their peak, keep what belongs at each place.
 
     Parameters
     ----------
@@ -65,8 +66,9 @@ class MarkovCodePrior(nn.Module):
         K, size of the alphabet.
     order : int, default=1
         k, codes that the next one depends on.
-    positions : {"every", "start"}, default="every"
-        Where the position counts: at every step, or among the first k alone.
+    positions : {"auto", "every", "start"}, default="auto"
+        Where the position counts: at every step, or among the first k alone. "auto" takes the
+        one with the higher leave-one-out likelihood.
     smoothing : "auto" or float, default="auto"
         Strengths s_j. "auto" chooses each by the leave-one-out likelihood of the data, which the
         counts give in closed form.
@@ -92,27 +94,28 @@ class MarkovCodePrior(nn.Module):
     """
 
     steps: Tensor
+    aligned: Tensor
 
     def __init__(
         self,
         n_codes: int,
         order: int = 1,
         *,
-        positions: Literal["every", "start"] = "every",
+        positions: Literal["auto", "every", "start"] = "auto",
         smoothing: Literal["auto"] | float = "auto",
     ) -> None:
         super().__init__()
         self.n_codes = check_size("n_codes", n_codes)
         self.order = check_size("order", order, minimum=0)
-        if positions not in ("every", "start"):
-            raise ValueError(f"positions must be 'every' or 'start', got {positions!r}")
+        if positions not in ("auto", "every", "start"):
+            raise ValueError(f"positions must be 'auto', 'every' or 'start', got {positions!r}")
         if smoothing != "auto" and not (isinstance(smoothing, int | float) and smoothing > 0):
             raise ValueError(f"smoothing must be 'auto' or a positive number, got {smoothing!r}")
         self.positions = positions
         self.smoothing = smoothing
-        self.tables = nn.ModuleList(CountTable(self.n_codes) for _ in range(self.order + 1))
-        self.positional = CountTable(self.n_codes)
+        self.tables = nn.ModuleList(CountTable(self.n_codes) for _ in range(self.order + 2))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("aligned", torch.zeros((), dtype=torch.bool))
 
     @property
     def fitted(self) -> bool:
@@ -159,11 +162,11 @@ class MarkovCodePrior(nn.Module):
                 f"order={self.order} with n_codes={self.n_codes} has more contexts than 64-bit "
                 "integers; lower order"
             )
-        places = self._places(codes)
-        for table, (context, code, _) in zip(self._all_tables(), places, strict=True):
-            table.fill(context, code)
         self.steps = torch.tensor(codes.shape[1], device=codes.device)
-        self._choose_strengths(places, codes)
+        kinds = {"auto": (False, True), "start": (False,), "every": (True,)}[self.positions]
+        scores = [self._count(codes, aligned) for aligned in kinds]
+        if scores[-1] < max(scores):
+            self._count(codes, aligned=False)
         return self
 
     def log_prob(self, codes: Tensor) -> Tensor:
@@ -218,64 +221,67 @@ class MarkovCodePrior(nn.Module):
             codes[:, t] = torch.multinomial(odds, 1, generator=generator).squeeze(1)
         return codes
 
-    def _all_tables(self) -> Iterator[CountTable]:
-        for table in (*self.tables, self.positional):
-            assert isinstance(table, CountTable)
-            yield table
+    def _lookups(self, past: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Go through the tables that know about the code after ``past (N, t)``.
 
-    def _lookups(self, past: Tensor) -> Iterator[_Lookup]:
-        """Tables that know about the code after ``past (N, t)``, the least specific first."""
+        Gives the number of each and the context in it, the least specific first.
+        """
         t = past.shape[1]
         context = past.new_zeros(len(past))
+        place = t * self.n_codes**self.order
+        aligned = bool(self.aligned)
+        if aligned:
+            yield 0, context
         power = 1
-        for j, table in enumerate(self._all_tables()):
-            if j > min(t, self.order):
-                break
+        for j in range(min(t, self.order) + 1):
             if j:
                 context = context + past[:, t - j] * power
                 power *= self.n_codes
-            yield _Lookup(table, context)
-        if t < self.order or self.positions == "every":
-            yield _Lookup(self.positional, context + t * self.n_codes**self.order)
+            yield (j + 1, context + place) if aligned else (j, context)
+        if not aligned and t < self.order:
+            yield self.order + 1, context + place
+
+    def _table(self, number: int) -> CountTable:
+        table = self.tables[number]
+        assert isinstance(table, CountTable)
+        return table
 
     def _probability(self, past: Tensor, code: Tensor) -> Tensor:
         """p(code | past): ``(N, C)`` for codes ``(N or 1, C)``."""
         shape = torch.broadcast_shapes((len(past), 1), code.shape)
         odds = torch.full(shape, 1.0 / self.n_codes, dtype=torch.float64, device=past.device)
-        for table, context in self._lookups(past):
+        for number, context in self._lookups(past):
+            table = self._table(number)
             odds = table.counts(context[:, None], code).blend(odds, table.strength)
         return odds
 
-    def _places(self, codes: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """For each table: contexts, codes and flat positions where it is looked up."""
-        place = torch.arange(codes.numel(), device=codes.device).reshape(codes.shape)
-        found: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {
-            id(table): [] for table in self._all_tables()
-        }
-        for t in range(codes.shape[1]):
-            for table, context in self._lookups(codes[:, :t]):
-                found[id(table)].append((context, codes[:, t], place[:, t]))
-        empty = codes.new_zeros(0)
-        return [
-            (
-                torch.cat([empty, *(row[0] for row in rows)]),
-                torch.cat([empty, *(row[1] for row in rows)]),
-                torch.cat([empty, *(row[2] for row in rows)]),
-            )
-            for rows in found.values()
-        ]
-
-    def _choose_strengths(self, places: list[tuple[Tensor, Tensor, Tensor]], codes: Tensor) -> None:
-        """Set the strength of each table, by leaving one code out at a time if "auto"."""
+    def _count(self, codes: Tensor, aligned: bool) -> float:
+        """Fill all tables and set their strengths; the leave-one-out log-likelihood."""
+        self.aligned = torch.tensor(aligned, device=codes.device)
         lower = torch.full(
             (codes.numel(),), 1.0 / self.n_codes, dtype=torch.float64, device=codes.device
         )
-        for table, (context, code, place) in zip(self._all_tables(), places, strict=True):
-            if self.smoothing != "auto":
-                table.strength = lower.new_tensor(self.smoothing)
-                continue
-            counts = table.counts(context, code).without_one()
-            scores = [counts.blend(lower[place], s).log().sum() for s in _STRENGTHS]
-            best = _STRENGTHS[int(torch.stack(scores).argmax())]
-            table.strength = lower.new_tensor(best)
-            lower[place] = counts.blend(lower[place], best)
+        for number, places in enumerate(self._places(codes)):
+            table = self._table(number)
+            table.fill(places.context, places.code)
+            counts = table.counts(places.context, places.code).without_one()
+            strength = self._strength(counts, lower[places.at])
+            table.strength = lower.new_tensor(strength)
+            lower[places.at] = counts.blend(lower[places.at], strength)
+        return float(lower.log().sum())
+
+    def _strength(self, counts: Counts, lower: Tensor) -> float:
+        if self.smoothing != "auto":
+            return float(self.smoothing)
+        scores = [counts.blend(lower, s).log().sum() for s in _STRENGTHS]
+        return _STRENGTHS[int(torch.stack(scores).argmax())]
+
+    def _places(self, codes: Tensor) -> list[_Places]:
+        """For each table, where in the data it is looked up."""
+        index = torch.arange(codes.numel(), device=codes.device).reshape(codes.shape)
+        rows: list[list[tuple[Tensor, ...]]] = [[] for _ in self.tables]
+        for t in range(codes.shape[1]):
+            for number, context in self._lookups(codes[:, :t]):
+                rows[number].append((context, codes[:, t], index[:, t]))
+        empty = (codes.new_zeros(0),) * 3
+        return [_Places(*map(torch.cat, zip(empty, *row, strict=True))) for row in rows]

@@ -65,9 +65,11 @@ class Codebook(nn.Module):
         e_k &= m_k / \tilde N_k, \quad
         \tilde N_k = \frac{N_k + \epsilon}{N + K \epsilon} N, \quad N = \sum_k N_k
 
-    The first update places the vectors on outputs of that batch. A vector whose moving count
-    falls below ``restart_threshold`` times the mean count is dead: it moves to a random output
-    of the batch, with the mean count, so that it has time to gather its own.
+    A vector is dead when it was nearest to none of so many outputs that an average one would have
+    been used ``restart_after`` times. It moves to a random output of the batch, with the mean
+    count. Encoders move fast at first, and one that has left its codebook behind maps all records
+    to one code: restarts must come within a few batches, long before a moving count of
+    :math:`\gamma = 0.99` has decayed.
 
     Parameters
     ----------
@@ -79,8 +81,8 @@ class Codebook(nn.Module):
         Moving average's gamma, in [0, 1): a memory of about 100 batches.
     epsilon : float, default=1e-5
         Laplace smoothing of the counts.
-    restart_threshold : float, default=0.03
-        Share of the mean count below which a code is dead; 0 never restarts.
+    restart_after : float, default=100.0
+        Uses that a dead code has missed, compared with an average one; ``inf`` never restarts.
     generator : torch.Generator, optional
         Source of the vectors before the first update; None: a private one with seed 0.
 
@@ -100,6 +102,7 @@ class Codebook(nn.Module):
     vectors: Tensor
     counts: Tensor
     sums: Tensor
+    idle: Tensor
     started: Tensor
 
     def __init__(
@@ -109,7 +112,7 @@ class Codebook(nn.Module):
         *,
         decay: float = 0.99,
         epsilon: float = 1e-5,
-        restart_threshold: float = 0.03,
+        restart_after: float = 100.0,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -118,15 +121,14 @@ class Codebook(nn.Module):
             raise ValueError(f"decay must be at least 0 and below 1, got {decay!r}")
         if not epsilon > 0.0:
             raise ValueError(f"epsilon must be positive, got {epsilon!r}")
-        if not 0.0 <= restart_threshold < 1.0:
-            raise ValueError(
-                f"restart_threshold must be at least 0 and below 1, got {restart_threshold!r}"
-            )
+        if not restart_after > 0.0:
+            raise ValueError(f"restart_after must be positive, got {restart_after!r}")
         self.decay, self.epsilon = float(decay), float(epsilon)
-        self.restart_threshold = float(restart_threshold)
+        self.restart_after = float(restart_after)
         self.register_buffer("vectors", torch.zeros(self.n_codes, self.dim))
         self.register_buffer("counts", torch.ones(self.n_codes))
         self.register_buffer("sums", torch.zeros(self.n_codes, self.dim))
+        self.register_buffer("idle", torch.zeros(self.n_codes))
         self.register_buffer("started", torch.zeros((), dtype=torch.bool))
         fill_normal(self.vectors, 1.0, private_generator(generator))
         self.sums.copy_(self.vectors)
@@ -174,6 +176,7 @@ class Codebook(nn.Module):
         self.vectors.copy_(self._picked(z, generator))
         self.counts.fill_(len(z) / self.n_codes)
         self.sums.copy_(self.vectors * self.counts[:, None])
+        self.idle.zero_()
         self.started.fill_(True)
 
     @torch.no_grad()
@@ -191,20 +194,22 @@ class Codebook(nn.Module):
         z = z.detach().flatten(0, -2).to(self.vectors)
         # Products with one-hot rows, not scattered sums: the same bits on every run and device.
         assigned = functional.one_hot(codes.flatten(), self.n_codes).to(z.dtype)
-        self.counts.lerp_(assigned.sum(0), 1.0 - self.decay)
+        uses = assigned.sum(0)
+        self.counts.lerp_(uses, 1.0 - self.decay)
         self.sums.lerp_(assigned.T @ z, 1.0 - self.decay)
         total = self.counts.sum()
         smoothed = (self.counts + self.epsilon) / (total + self.n_codes * self.epsilon) * total
         self.vectors.copy_(self.sums / smoothed[:, None])
-        if self.restart_threshold:
-            self._restart(z, total / self.n_codes, generator)
+        self.idle.copy_(torch.where(uses > 0, 0.0, self.idle + len(z) / self.n_codes))
+        self._restart(z, total / self.n_codes, generator)
 
     def _restart(self, z: Tensor, mean_count: Tensor, generator: torch.Generator) -> None:
-        dead = self.counts < self.restart_threshold * mean_count
+        dead = self.idle >= self.restart_after
         fresh = self._picked(z, generator)
         self.vectors.copy_(torch.where(dead[:, None], fresh, self.vectors))
         self.counts.copy_(torch.where(dead, mean_count, self.counts))
         self.sums.copy_(torch.where(dead[:, None], fresh * mean_count, self.sums))
+        self.idle.masked_fill_(dead, 0.0)
 
     def _picked(self, z: Tensor, generator: torch.Generator) -> Tensor:
         """K rows of ``z (n, D)`` in random order, repeated where n < K."""
