@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tsvae.models.ada_gvae import AdaGVAE
 from tsvae.models.autoencoder import Autoencoder
 from tsvae.models.code_network import AutoregressiveCodePrior
 from tsvae.models.code_prior import CodePrior, MarkovCodePrior
@@ -22,6 +23,7 @@ __all__ = [
     "SVAE",
     "VAE",
     "VQVAE",
+    "AdaGVAE",
     "Autoencoder",
     "AutoregressiveCodePrior",
     "BaseAutoencoder",
