@@ -6,6 +6,8 @@ from tsvae.models.ada_gvae import AdaGVAE
 from tsvae.models.autoencoder import Autoencoder
 from tsvae.models.code_network import AutoregressiveCodePrior
 from tsvae.models.code_prior import CodePrior, MarkovCodePrior
+from tsvae.models.conditional import ConditionalVAE
+from tsvae.models.conditions import ConditionEmbedding
 from tsvae.models.family import BaseAutoencoder
 from tsvae.models.graphical import (
     GraphicalModel,
@@ -28,6 +30,8 @@ __all__ = [
     "AutoregressiveCodePrior",
     "BaseAutoencoder",
     "CodePrior",
+    "ConditionEmbedding",
+    "ConditionalVAE",
     "DecodeResult",
     "EncodeResult",
     "ForwardResult",
