@@ -15,6 +15,7 @@ from tsvae.models.graphical import (
     graphical_model_names,
     register_graphical_model,
 )
+from tsvae.models.hierarchical import HierarchicalVAE
 from tsvae.models.mmd import maximum_mean_discrepancy
 from tsvae.models.outputs import DecodeResult, EncodeResult, ForwardResult
 from tsvae.models.svae import SVAE
@@ -36,6 +37,7 @@ __all__ = [
     "EncodeResult",
     "ForwardResult",
     "GraphicalModel",
+    "HierarchicalVAE",
     "MarkovCodePrior",
     "get_graphical_model",
     "graphical_model_names",
