@@ -80,7 +80,7 @@ class MarkovCodePrior(nn.Module):
 
     References
     ----------
-    MacKay & Peto 1995 (Natural Language Engineering 1, 289), equation 17 (contexts that back off
+    MacKay & Peto 1995 (Natural Language Engineering 1, 289), section 3 (contexts that back off
     by a Dirichlet prior).
 
     Examples

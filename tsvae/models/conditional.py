@@ -50,8 +50,8 @@ class ConditionalVAE(VAE):
 
     References
     ----------
-    Sohn, Lee & Yan 2015 (NeurIPS), equation 5 (with the prior of z independent of the condition,
-    their section 4.2).
+    Sohn, Lee & Yan 2015 (NeurIPS), section 4 (here with the prior of z independent of the
+    condition, the relaxation that they name).
 
     Examples
     --------
