@@ -210,7 +210,7 @@ def scores_table(scores: list[Scores], *, markdown: bool) -> str:
 
 
 def draw(task: Task, scores: list[Scores], shown: dict[str, Array], path: Path) -> None:
-    """One test window: noisy, clean, and what each method made of it."""
+    """Draw one test window: noisy, clean, and what each method made of it."""
     from matplotlib.figure import Figure
 
     names = [name for name in shown if name != "input"]
