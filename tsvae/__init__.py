@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         plotting,
         training,
     )
+    from tsvae.denoiser import VAEDenoiser
     from tsvae.forecaster import SVAEForecaster
     from tsvae.model_selection import RollingOriginSplit, backtest
 
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 __all__ = [
     "RollingOriginSplit",
     "SVAEForecaster",
+    "VAEDenoiser",
     "__version__",
     "backtest",
     "datasets",
@@ -53,6 +55,7 @@ __all__ = [
 # Where each exported name lives.
 _EXPORTS = {
     "SVAEForecaster": "tsvae.forecaster",
+    "VAEDenoiser": "tsvae.denoiser",
     "RollingOriginSplit": "tsvae.model_selection",
     "backtest": "tsvae.model_selection",
 }

@@ -1,0 +1,1 @@
+"""What the denoiser is made of: reading, scaling, building, training, coding of signals."""

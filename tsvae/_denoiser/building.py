@@ -1,0 +1,137 @@
+"""From a design to a torch model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from tsvae._denoiser.design import Design
+from tsvae.models import (
+    VAE,
+    VQVAE,
+    Autoencoder,
+    ConditionalVAE,
+    ConditionEmbedding,
+    HierarchicalVAE,
+)
+from tsvae.nn import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+
+__all__ = ["build_model"]
+
+_SCALE_START = 0.5  # residual scale of standardised signals at the start
+
+
+def build_model(
+    design: Design, networks: tuple[nn.Module, nn.Module] | None, generator: torch.Generator
+) -> Any:
+    """Model of a design, built for its sizes.
+
+    Parameters
+    ----------
+    design : Design
+    networks : (encoder, decoder) or None
+        The caller's own, for a custom architecture.
+    generator : torch.Generator
+        Source of the initial parameters, and the model's own afterwards.
+
+    Returns
+    -------
+    BaseAutoencoder
+    """
+    shared = _shared_options(design, generator)
+    if design.kind == "hierarchical":
+        model = _hierarchical(design, shared, generator)
+    else:
+        encoder, decoder = networks or _networks(design, generator)
+        model = _plain(design, encoder, decoder, shared)
+    sample = torch.zeros(2, design.n_steps, design.n_features)
+    if design.n_conditions:
+        return model.build(sample, condition=torch.zeros(2, design.n_conditions))
+    return model.build(sample)
+
+
+def _shared_options(design: Design, generator: torch.Generator) -> dict[str, Any]:
+    options = design.options
+    return {
+        "latent": design.latent,
+        "mask_input": True,
+        "likelihood": options["likelihood"],
+        "scale": options["scale"],
+        "initial_scale": _SCALE_START,
+        "generator": generator,
+    }
+
+
+def _divergence_options(design: Design) -> dict[str, Any]:
+    names = ("beta", "free_bits", "mmd_weight", "objective", "n_samples")
+    return {name: design.options[name] for name in names}
+
+
+def _plain(design: Design, encoder: nn.Module, decoder: nn.Module, shared: dict[str, Any]) -> Any:
+    """Members of the family with one encoder and one decoder."""
+    parts = (encoder, decoder, design.latent_dim)
+    if design.kind == "ae":
+        return Autoencoder(*parts, **shared)
+    if design.kind == "vq":
+        return VQVAE(*parts, n_codes=design.options["n_codes"], **shared)
+    if design.kind == "conditional":
+        embedding = ConditionEmbedding(design.n_conditions)
+        return ConditionalVAE(*parts, embedding, **_divergence_options(design), **shared)
+    return VAE(*parts, **_divergence_options(design), **shared)
+
+
+def _network_options(design: Design, generator: torch.Generator) -> dict[str, Any]:
+    options = {"activation": design.options["activation"], "generator": generator}
+    options["spectral_norm"] = design.options["spectral_norm"]
+    if design.architecture in ("conv", "resnet"):
+        names = ("kernel_size", "batch_norm")
+        options |= {name: design.options[name] for name in names}
+        options["residual"] = design.architecture == "resnet"
+    return options
+
+
+def _networks(design: Design, generator: torch.Generator) -> tuple[nn.Module, nn.Module]:
+    options = _network_options(design, generator)
+    sigmoid = {"final_sigmoid": design.options["final_sigmoid"]}
+    sizes, steps = design.hidden_sizes, design.n_steps
+    # Conditions are further channels of the encoder and further entries of the code.
+    channels = 2 * design.n_features + design.n_conditions
+    width = design.latent_dim + design.n_conditions
+    if design.architecture == "mlp":
+        return (
+            MLPEncoder(channels, steps, sizes, **options),
+            MLPDecoder(width, steps, design.n_features, sizes[::-1], **sigmoid, **options),
+        )
+    return (
+        ConvEncoder(channels, sizes, **options),
+        ConvDecoder(
+            width,
+            design.n_features,
+            steps,
+            sizes[::-1],
+            latent=design.latent,  # type: ignore[arg-type]
+            **sigmoid,
+            **options,
+        ),
+    )
+
+
+def _hierarchical(design: Design, shared: dict[str, Any], generator: torch.Generator) -> Any:
+    make = HierarchicalVAE.perceptron
+    if design.architecture in ("conv", "resnet"):
+        make = HierarchicalVAE.convolutional
+    # The prior of a ladder is learned: no MMD; its codes are vectors by themselves.
+    own = {k: v for k, v in _divergence_options(design).items() if k != "mmd_weight"}
+    own |= {k: v for k, v in shared.items() if k not in ("latent", "generator")}
+    return make(
+        design.n_features,
+        design.n_steps,
+        design.latent_dim,
+        hidden_sizes=design.hidden_sizes,
+        n_levels=design.options["n_levels"],
+        final_sigmoid=design.options["final_sigmoid"],
+        **_network_options(design, generator),
+        **own,
+    )

@@ -1,0 +1,124 @@
+"""New signals: draws around records, from the prior, from the density of codes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tsvae._denoiser.coding import DenoiserCoding
+from tsvae.panel.index import check_horizon
+
+__all__ = ["DenoiserGenerating"]
+
+Array = NDArray[np.float64]
+
+
+class DenoiserGenerating(DenoiserCoding):
+    """Methods that draw."""
+
+    def augment(
+        self,
+        X: Any,
+        n_samples: int = 1,
+        *,
+        noise: bool = False,
+        mask: Any = None,
+        condition: Any = None,
+        random_state: Any = 0,
+    ) -> Any:
+        """Variants of signals: reconstructions of draws from q(z | x).
+
+        Parameters
+        ----------
+        X : same kind as in fit
+        n_samples : int, default=1
+            Variants of each.
+        noise : bool, default=False
+            Add the observation noise that the model has found.
+        mask, condition : optional
+            As in :meth:`encode`.
+        random_state : int or RandomState, default=0
+
+        Returns
+        -------
+        same kind as X
+            With more than one sample, frames have a first row level ``sample``, xarray objects a
+            first dim and arrays a first axis.
+        """
+        n_samples = check_horizon(n_samples, "n_samples")
+        rng = np.random.default_rng(self._draw_seed(random_state))
+        signals = self._signals(X, mask)
+        windows = signals.windows(overlap=False)
+        given = self._given(condition, len(signals.values))
+        given = None if given is None else given[windows.starts.series]
+        fitted = self._fitted()
+        coder = fitted.coder(self.get_params(deep=False))
+        posterior = coder.posterior(self._scaled(windows), windows.mask, given)
+        draws = []
+        for _ in range(n_samples):
+            normal = rng.standard_normal(posterior[:, 0].shape)
+            codes = posterior[:, 0] + np.exp(0.5 * posterior[:, 1]) * normal
+            values = self._noisy(coder.decode(codes, given), noise, rng)
+            draws.append(signals.blend(fitted.scaler.inverse(values), windows.starts))
+        return signals.write(draws[0]) if n_samples == 1 else signals.write_samples(np.stack(draws))
+
+    def sample(
+        self,
+        n_samples: int = 10,
+        *,
+        source: Literal["prior", "density"] = "density",
+        noise: bool = False,
+        condition: Any = None,
+        random_state: Any = 0,
+    ) -> Any:
+        """New signals.
+
+        Parameters
+        ----------
+        n_samples : int, default=10
+        source : {"prior", "density"}, default="density"
+            Where codes come from: the model's prior (a standard normal; for ``model="vq"`` the
+            prior fitted over codes; ``model="ae"`` has none), or a mixture of normals fitted to
+            the codes of the training records, which is lifelike even if these have left the prior.
+        noise : bool, default=False
+            Add the observation noise that the model has found.
+        condition : optional
+            One row for each sample, for ``model="conditional"``.
+        random_state : int or RandomState, default=0
+
+        Returns
+        -------
+        same kind as in fit, of ``n_samples`` records
+            With ``window=`` an array (n_samples, window, n_variables).
+        """
+        n_samples = check_horizon(n_samples, "n_samples")
+        if source not in ("prior", "density"):
+            raise ValueError(f"source must be 'prior' or 'density', got {source!r}.")
+        fitted = self._fitted()
+        seed = self._draw_seed(random_state)
+        rng = np.random.default_rng(seed)
+        given = self._given(condition, n_samples)
+        coder = fitted.coder(self.get_params(deep=False))
+        if fitted.design.kind == "vq" or source == "prior":
+            if not hasattr(fitted.model, "sample_prior"):
+                raise ValueError("model='ae' has no prior; use source='density'.")
+            codes = coder.sample_prior(n_samples, seed)
+        else:
+            codes = fitted.density.sample(n_samples, rng)
+        return self._write_new(self._noisy(coder.decode(codes, given), noise, rng), None)
+
+    def _noisy(self, values: Array, noise: bool, rng: np.random.Generator) -> Array:
+        """Draw observations around expected values (model units)."""
+        if not noise:
+            return values
+        observation = self._fitted().model.observation
+        law = observation.likelihood
+        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+        expected = torch.as_tensor(values, dtype=torch.float32)
+        if law.support == "unit":
+            expected = torch.logit(expected.clamp(1e-6, 1.0 - 1e-6))
+        drawn = law.sample(observation.parameters_at(expected), generator)
+        return drawn.expand(expected.shape).numpy().astype(np.float64)

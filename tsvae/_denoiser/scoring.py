@@ -1,0 +1,138 @@
+"""How likely signals are: densities, skill, anomaly scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import r2_score
+
+from tsvae._denoiser.generating import DenoiserGenerating
+from tsvae._denoiser.plumbing import _same_shape
+from tsvae._denoiser.signals import Windows
+
+__all__ = ["DenoiserScoring"]
+
+Array = NDArray[np.float64]
+
+_PARTS = 4  # each entry is hidden in one of so many passes
+
+
+class DenoiserScoring(DenoiserGenerating):
+    """Methods that judge signals."""
+
+    def score_samples(self, X: Any, *, mask: Any = None, condition: Any = None) -> Any:
+        """Log density of each record.
+
+        An importance-weighted lower bound (``n_importance_samples`` codes, the same random numbers
+        for every record and call); for ``model="ae"``, which is no density model, the likelihood
+        of the reconstruction.
+
+        Parameters
+        ----------
+        X : same kind as in fit
+        mask, condition : optional
+            As in :meth:`encode`.
+
+        Returns
+        -------
+        array, Series or DataArray of shape (n_records,)
+            Nats, in the units of X; with ``window=`` one for each of the windows side by side.
+        """
+        signals = self._signals(X, mask)
+        windows = signals.windows(overlap=False)
+        given = self._given(condition, len(signals.values))
+        density = self._log_density(windows, given) - self._fitted().scaler.log_spread(windows.mask)
+        return signals.write_scores(density, windows.starts, "log_density")
+
+    def _log_density(self, windows: Windows, given: Array | None) -> Array:
+        """Nats per window, in model units."""
+        coder = self._fitted().coder(self.get_params(deep=False))
+        given = None if given is None else given[windows.starts.series]
+        return coder.log_density(
+            self._scaled(windows), windows.mask, given, self.n_importance_samples
+        )
+
+    def score(
+        self, X: Any, y: Any = None, *, clean: Any = None, mask: Any = None, condition: Any = None
+    ) -> float:
+        """Skill; greater is better.
+
+        Parameters
+        ----------
+        X : same kind as in fit
+        y, clean : optional
+            Clean signals. ``y`` counts only if it has the shape of X.
+        mask, condition : optional
+            As in :meth:`encode`.
+
+        Returns
+        -------
+        float
+            With clean signals the R2 of the denoised ones; without, the mean log density per
+            observed value in training-standardised units, so that records with gaps compare.
+        """
+        signals = self._signals(X, mask)
+        given = self._given(condition, len(signals.values))
+        if clean is None and y is not None and _same_shape(y, X):
+            clean = y
+        if clean is not None:
+            target = self._reader().like(clean, None, self._fitted().index, "clean")
+            if target.values.shape != signals.values.shape:
+                raise ValueError(
+                    f"clean must have the shape of X, {signals.values.shape}, got "
+                    f"{target.values.shape}."
+                )
+            denoised = self._reconstructed(signals, given)
+            return float(r2_score(target.values[target.mask], denoised[target.mask]))
+        windows = signals.windows(overlap=False)
+        n_values = int(windows.mask.sum())
+        if not n_values:
+            raise ValueError("X holds no observed value to score; give records with observations.")
+        return float(self._log_density(windows, given).sum() / n_values)
+
+    def anomaly_scores(self, X: Any, *, mask: Any = None, condition: Any = None) -> Any:
+        """Surprise of each time step: high where a value is not what its surroundings suggest.
+
+        Each entry is hidden in turn (a quarter of all at a time) and predicted from the rest; its
+        score is minus the log density under that prediction. A model that was trained without
+        blind spots compares with the reconstruction instead.
+
+        Parameters
+        ----------
+        X : same kind as in fit
+        mask, condition : optional
+            As in :meth:`encode`.
+
+        Returns
+        -------
+        one number for each step of X, in a container of its kind
+            Nats per observed variable, in training-standardised units; 0 where nothing is
+            observed.
+        """
+        signals = self._signals(X, mask)
+        windows = signals.windows(overlap=True)
+        given = self._given(condition, len(signals.values))
+        surprise = self._surprise(windows, None if given is None else given[windows.starts.series])
+        per_step = signals.blend(surprise, windows.starts)
+        seen = signals.mask.sum(axis=2)
+        total = np.where(signals.mask, per_step, 0.0).sum(axis=2)
+        return signals.write_steps(total / np.maximum(seen, 1), "anomaly_score")
+
+    def _surprise(self, windows: Windows, given: Array | None) -> Array:
+        """Minus log density of each observed entry, (N, W, F)."""
+        fitted = self._fitted()
+        params = self.get_params(deep=False)
+        coder = fitted.coder(params)
+        values = self._scaled(windows)
+        if fitted.supervised or params["self_supervision"] is None or params["mask_fraction"] == 0:
+            return -coder.reconstruction_log_prob(values, windows.mask, given)
+        rng = np.random.default_rng(0)
+        # Where an entry is hidden depends on its place alone: equal records, equal scores.
+        part = rng.permuted(np.arange(values[0].size) % _PARTS).reshape(values.shape[1:])
+        total = np.zeros(values.shape)
+        for number in range(_PARTS):
+            hidden = np.broadcast_to(part == number, values.shape)
+            total -= coder.log_prob(values, windows.mask, hidden, given)
+        return total
