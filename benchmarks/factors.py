@@ -16,8 +16,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,12 +25,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from _common import REPORTS, write_report
+from _factor_results import (
+    Scores,
+    StudyRow,
+    ahead,
+    comparison_table,
+    factor_table,
+    study_table,
+)
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch import Tensor
 
 from tsvae.datasets import FactorPairs, FactorSeries, make_factor_pairs, make_factor_series
-from tsvae.demo.report import format_table
 from tsvae.metrics import (
     dci_scores,
     discriminative_score,
@@ -79,39 +86,6 @@ class Codes(NamedTuple):
     codes: Array  # (N, D) posterior means
     reconstruction: Array  # (N, T, 1) in units of the data
     kl: Array | None  # (D,) nats, mean over series
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of one model on one seed; 1 is best."""
-
-    model: str
-    seed: int
-    mig: float
-    sap: float
-    disentanglement: float
-    completeness: float
-    informativeness: float
-    rmse: float
-    kl: float | None
-    seconds: float
-    mig_per_factor: dict[str, float]
-
-
-@dataclass(frozen=True)
-class StudyRow:
-    """One setting of the VAE."""
-
-    beta: float
-    latent_dim: int
-    seed: int
-    rmse: float
-    kl: float
-    active: int
-    mig: float
-    frechet: float
-    discriminative: float
-    seconds: float
 
 
 def make_data(seed: int) -> Data:
@@ -287,77 +261,7 @@ def floor(seed: int) -> tuple[float, float]:
     )
 
 
-# -- tables ----------------------------------------------------------------------------------------
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and, of several seeds, the standard deviation."""
-    if len(values) == 1:
-        return f"{values[0]:.3f}"
-    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
-
-
-def comparison_table(results: list[Scores], *, markdown: bool) -> str:
-    fields = ["mig", "sap", "disentanglement", "completeness", "informativeness"]
-    header = ["model", "MIG", "SAP", "DCI disent.", "complet.", "inform.", "RMSE", "KL", "fit, s"]
-    rows = []
-    for name in dict.fromkeys(r.model for r in results):
-        own = [r for r in results if r.model == name]
-        scores = [spread([getattr(r, field) for r in own]) for field in fields]
-        kl = [r.kl for r in own if r.kl is not None]
-        rows.append(
-            [
-                name,
-                *scores,
-                f"{np.mean([r.rmse for r in own]):.3f}",
-                f"{np.mean(kl):.1f}" if kl else "-",
-                f"{np.mean([r.seconds for r in own]):.0f}",
-            ]
-        )
-    return format_table(header, rows, markdown=markdown)
-
-
-def factor_table(results: list[Scores], *, markdown: bool) -> str:
-    """MIG of each factor, mean over seeds."""
-    factors = list(results[0].mig_per_factor)
-    rows = [
-        [name]
-        + [
-            f"{np.mean([r.mig_per_factor[f] for r in results if r.model == name]):.2f}"
-            for f in factors
-        ]
-        for name in dict.fromkeys(r.model for r in results)
-    ]
-    return format_table(["MIG", *factors], rows, markdown=markdown)
-
-
-def study_table(rows: list[StudyRow], *, markdown: bool) -> str:
-    header = [
-        "beta",
-        "code size",
-        "RMSE",
-        "KL, nats",
-        "active",
-        "MIG",
-        "Frechet",
-        "discriminative",
-        "fit, s",
-    ]
-    cells = []
-    for beta, size in dict.fromkeys((r.beta, r.latent_dim) for r in rows):
-        own = [r for r in rows if (r.beta, r.latent_dim) == (beta, size)]
-        numbers = [
-            ("rmse", ".3f"),
-            ("kl", ".1f"),
-            ("active", ".1f" if len(own) > 1 else ".0f"),
-            ("mig", ".3f"),
-            ("frechet", ".2f"),
-            ("discriminative", ".3f"),
-            ("seconds", ".0f"),
-        ]
-        means = [f"{np.mean([getattr(r, name) for r in own]):{form}}" for name, form in numbers]
-        cells.append([f"{beta:g}", str(size), *means])
-    return format_table(header, cells, markdown=markdown)
+# -- reports ---------------------------------------------------------------------------------------
 
 
 DATA_NOTES = (
@@ -365,16 +269,6 @@ DATA_NOTES = (
     f"{NOISE:g}; scored on {N_TEST:,} fresh series. RMSE: reconstruction from the posterior mean "
     "against the series without noise, in units of the data."
 )
-
-
-def ahead(results: list[Scores]) -> bool:
-    """Whether Ada-GVAE leads the VAE on the means of MIG, SAP and DCI disentanglement."""
-
-    def mean(model: str, field: str) -> float:
-        return float(np.mean([getattr(r, field) for r in results if r.model == model]))
-
-    fields = ("mig", "sap", "disentanglement")
-    return all(mean("Ada-GVAE", field) > mean("VAE", field) for field in fields)
 
 
 def run_comparison(options: argparse.Namespace, budget: Budget) -> bool:
