@@ -6,7 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tsvae.models.family import Asked
 from tsvae.models.gaussians import gaussian_kl
@@ -127,6 +127,11 @@ class AdaGVAE(VAE):
     >>> [name for name in sorted(result.diagnostics) if name.startswith("kl")]
     ['kl_divergence', 'kl_divergence_x1', 'kl_divergence_x2']
     """
+
+    def __init__(
+        self, encoder: nn.Module, decoder: nn.Module, latent_dim: int, **options: Any
+    ) -> None:
+        super().__init__(encoder, decoder, latent_dim, **options)
 
     def forward(  # type: ignore[override]
         self,
