@@ -145,6 +145,14 @@ def test_bad_conditions_are_named(condition, words):
         make().encode(draws(4, 6, 1), condition=condition.double())
 
 
+def test_a_batch_is_reconstructed_under_its_conditions():
+    model, x, given = make().eval(), draws(4, 6, 1, seed=1), conditions(4)
+    result = model.reconstruct({"x": x, "condition": given})
+    torch.testing.assert_close(result, model(x, condition=given).x_hat[:, 0].detach())
+    with pytest.raises(KeyError, match="needs 'condition'"):
+        model.reconstruct({"x": x})
+
+
 def test_missing_conditions_are_asked_for():
     model = make()
     with pytest.raises(TypeError, match="condition="):

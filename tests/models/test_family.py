@@ -316,6 +316,24 @@ def test_clean_targets_are_what_the_loss_compares_with():
 # -- modes, files ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_batch_is_reconstructed_from_what_the_encoder_sees(kind, likelihood):
+    model = built(kind, likelihood=likelihood).train()
+    x = draw(5, 21, 2, seed=1).sigmoid()
+    visible = draw(5, 21, 2, seed=2) > 0
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    result = model.reconstruct({"x": x, "visible": visible})
+    assert model.training and not result.requires_grad
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    model.eval()
+    x_hat = model(x, mask=visible).x_hat[:, 0]
+    expected = x_hat.sigmoid() if likelihood == "bernoulli" else x_hat
+    torch.testing.assert_close(result, expected.detach())
+    x_hidden = torch.where(visible, x, torch.nan)
+    torch.testing.assert_close(model.reconstruct({"x": x_hidden, "mask": visible}), result)
+
+
 @pytest.mark.parametrize("kind", MODELS)
 def test_eval_mode_is_deterministic_and_so_is_the_criterion(kind):
     model = built(kind).eval()

@@ -108,6 +108,23 @@ def test_recorder_keeps_a_fixed_sample_without_disturbing_training(toys):
     assert not any(r.requires_grad for r in recorder.reconstructions)
 
 
+def test_recorder_takes_the_first_batch_of_each_run_by_default(toys):
+    recorder = ReconstructionRecorder()
+    assert recorder.batch is None
+    for seed in (0, 1):
+        arguments = {"config": toys.config(max_epochs=2), "generator": toys.generator(seed)}
+        seen = Recorder()
+        batches = []
+        seen.on_step_end = lambda state, batches=batches: batches.append(state.batch)
+        model = toys.Network()
+        train(model, toys.regression_batches, callbacks=[recorder, seen], **arguments)
+        assert torch.equal(recorder.batch["x"], batches[0]["x"])
+        assert recorder.epochs == [0, 1]  # a new run, a new record
+        torch.testing.assert_close(
+            recorder.reconstructions[-1], model.eval().reconstruct(batches[0]).detach()
+        )
+
+
 def test_recorder_without_reconstruct_records_nothing(toys):
     recorder = ReconstructionRecorder({})
     arguments = {"config": toys.config(), "generator": toys.generator()}

@@ -222,13 +222,22 @@ class ConditionalVAE(VAE):
     def _training_output(
         self, asked: Asked, batch: dict[str, Tensor], generator: torch.Generator
     ) -> Any:
+        with self._given(self._condition_of(batch), len(asked.x)):
+            return super()._training_output(asked, batch, generator)
+
+    def reconstruct(self, batch: dict[str, Tensor]) -> Tensor:
+        """Reconstruct a batch with conditions; see :meth:`BaseAutoencoder.reconstruct`."""
+        self._require_built()
+        with self._given(self._condition_of(batch), len(batch["x"])):
+            return super().reconstruct(batch)
+
+    def _condition_of(self, batch: dict[str, Tensor]) -> Tensor:
         if "condition" not in batch:
             raise KeyError(
                 "ConditionalVAE learns from records with conditions: the batch needs "
                 f"'condition' (B, {self.condition.n_conditions}); got {sorted(batch)}"
             )
-        with self._given(batch["condition"], len(asked.x)):
-            return super()._training_output(asked, batch, generator)
+        return batch["condition"]
 
     def network_modules(self) -> list[nn.Module]:
         """Modules that mixed precision may run in half precision."""

@@ -181,6 +181,25 @@ class BaseAutoencoder(BuiltAutoencoder):
         self._require_built()
         return self.observation.mean(x_hat)
 
+    @torch.no_grad()
+    def reconstruct(self, batch: dict[str, Tensor]) -> Tensor:
+        """Reconstruct a training batch: expected values at the means of its codes.
+
+        Parameters
+        ----------
+        batch : dict of Tensor
+            See :meth:`training_step`; the encoder sees what it sees there.
+
+        Returns
+        -------
+        Tensor of shape (B, T, F)
+        """
+        self._require_built()
+        asked = self.read_batch(batch)
+        with self.evaluating():
+            codes = self.encode(asked.x, asked.visible)
+            return self.expected_values(self.decode(codes.z[:, 0]).x_hat)
+
     # -- codes as vectors --------------------------------------------------------------------
 
     def flatten_codes(self, z: Tensor) -> Tensor:

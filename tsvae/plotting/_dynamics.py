@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from tsvae.plotting._style import (
     dress,
     hide_inner_labels,
     require_matplotlib,
+    short,
 )
 from tsvae.plotting._tracks import plain_times
 
@@ -54,6 +56,8 @@ class LatentDynamicsDisplay:
         Probability of the bands.
     max_latents : int, default=5
         Latent states drawn, those that vary most first.
+    names : sequence of str, default=None
+        Names of the latent states; None: z0, z1, ...
 
     Attributes
     ----------
@@ -95,6 +99,7 @@ class LatentDynamicsDisplay:
         eigenvalues: NDArray[np.complex128],
         coverage: float = 0.9,
         max_latents: int = 5,
+        names: Sequence[str] | None = None,
     ) -> None:
         if np.shape(mean) != np.shape(variance):
             raise ValueError(
@@ -103,7 +108,11 @@ class LatentDynamicsDisplay:
             )
         if max_latents < 1:
             raise ValueError(f"max_latents must be at least 1; got {max_latents}.")
+        n_latents = np.shape(mean)[1]
+        if names is not None and len(names) != n_latents:
+            raise ValueError(f"names must name the {n_latents} latent states; got {len(names)}.")
         self.times = times
+        self.names = [f"z{k}" for k in range(n_latents)] if names is None else list(names)
         self.mean = np.asarray(mean, dtype=float)
         self.variance = np.asarray(variance, dtype=float)
         self.eigenvalues = np.asarray(eigenvalues, dtype=complex)
@@ -127,7 +136,8 @@ class LatentDynamicsDisplay:
         ----------
         estimator : object
             A fitted estimator whose ``latent_dynamics(X)`` returns `mean`, `variance` of shape
-            (n_steps, n_latents), `eigenvalues` (n_latents,) and `times` (n_steps,).
+            (n_steps, n_latents), `eigenvalues` (n_latents,) and `times` (n_steps,). Latent states
+            are named as its ``get_feature_names_out()`` does, if it has that method.
         X : container, default=None
             Data to smooth; None takes the training data that the estimator keeps.
         coverage : float, default=0.9
@@ -151,6 +161,7 @@ class LatentDynamicsDisplay:
             eigenvalues=latent.eigenvalues,
             coverage=coverage,
             max_latents=max_latents,
+            names=_latent_names(estimator, np.shape(latent.mean)[1]),
         )
         return display.plot(ax=ax)
 
@@ -208,7 +219,8 @@ class LatentDynamicsDisplay:
                 linewidth=0,
             )
             panel.plot(self.times, mean, color=color, linewidth=1.2)
-            panel.set_ylabel(f"z{k}", color=INK, fontsize=10, rotation=0, ha="right", va="center")
+            name = short(self.names[k], 14)
+            panel.set_ylabel(name, color=INK, fontsize=10, rotation=0, ha="right", va="center")
             dress(panel, times=self.times)
         hide_inner_labels(self.axes_)
         if not np.issubdtype(np.asarray(self.times).dtype, np.datetime64):
@@ -295,6 +307,14 @@ def find_modes(eigenvalues: NDArray[np.complex128]) -> Modes:
         periods = np.where(angle > 1e-9, 2 * np.pi / angle, np.inf)
         half_lives = np.where(size < 1 - 1e-12, np.log(0.5) / np.log(size), np.inf)
     return Modes(values, periods, half_lives)
+
+
+def _latent_names(estimator: Any, n_latents: int) -> list[str] | None:
+    """Names that the estimator gives its latent states, if it has one for each."""
+    if not hasattr(estimator, "get_feature_names_out"):
+        return None
+    names = [str(name) for name in estimator.get_feature_names_out()]
+    return names if len(names) == n_latents else None
 
 
 def _steps(value: float) -> str:

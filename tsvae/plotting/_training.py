@@ -12,7 +12,9 @@ from tsvae.plotting._style import (
     BLUE,
     GREEN,
     INK,
+    ORANGE,
     PURPLE,
+    SKY,
     VERMILLION,
     dress,
     hide_inner_labels,
@@ -25,11 +27,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_SCHEDULES = (("learning_rate", "learning rate", GREEN), ("beta", "beta", PURPLE))
+# Drawn below the objective where the log has them: column, label, colour, whether from 0.
+_PANELS = (
+    ("distortion", "distortion, nats", ORANGE, False),
+    ("rate", "rate, nats", SKY, True),
+    ("active_units", "active units", INK, True),
+    ("perplexity", "perplexity", SKY, True),
+    ("learning_rate", "learning rate", GREEN, True),
+    ("beta", "beta", PURPLE, True),
+)
+_MANY_PANELS = 4  # more are drawn lower
 
 
 class TrainingDisplay:
-    """Objective, validation criterion, learning rate and beta over epochs.
+    """Objective, validation criterion, schedules and health over epochs.
+
+    Below the objective there is a panel for each of these that the log has: distortion and rate
+    (reconstruction error and information in the codes of an autoencoder, in nats per record),
+    active units, perplexity of discrete codes, learning rate, beta.
 
     Make it with :meth:`from_estimator`.
 
@@ -37,7 +52,8 @@ class TrainingDisplay:
     ----------
     log : mapping of str to array-like
         Columns of a training log, with ``objective`` and where known ``epoch``, ``validation``,
-        ``learning_rate`` and ``beta``. What was not measured is None or NaN.
+        ``distortion``, ``rate``, ``active_units``, ``perplexity``, ``learning_rate`` and ``beta``.
+        What was not measured is None or NaN.
     best_epoch : int, default=None
         Epoch whose state was kept; marked.
 
@@ -47,7 +63,7 @@ class TrainingDisplay:
         The columns as numbers.
     figure_ : matplotlib Figure
     axes_ : list of matplotlib Axes
-        Of the objective (``ax_``), then of the schedules there are.
+        Of the objective (``ax_``), then of the further columns there are.
 
     Examples
     --------
@@ -104,8 +120,8 @@ class TrainingDisplay:
         Parameters
         ----------
         ax : Axes or sequence of Axes, default=None
-            Where to draw: one axes for the objective and one for each schedule, or one that is
-            divided. None makes a figure.
+            Where to draw: one axes for the objective and one for each further panel, or one that
+            is divided. None makes a figure.
 
         Returns
         -------
@@ -113,18 +129,23 @@ class TrainingDisplay:
             Itself.
         """
         require_matplotlib("TrainingDisplay")
-        schedules = [entry for entry in _SCHEDULES if self._has(entry[0])]
-        self.figure_, self.axes_ = make_canvas(ax, 1 + len(schedules), height=1.9)
+        from matplotlib.ticker import MaxNLocator
+
+        panels = [entry for entry in _PANELS if self._has(entry[0])]
+        height = 1.9 if len(panels) < _MANY_PANELS else 1.45
+        self.figure_, self.axes_ = make_canvas(ax, 1 + len(panels), height=height)
         self.ax_ = self.axes_[0]
         epochs = self.log["epoch"] if self._has("epoch") else np.arange(len(self.log["objective"]))
         self._plot_objective(epochs)
-        for panel, (column, label, color) in zip(self.axes_[1:], schedules, strict=True):
+        for panel, (column, label, color, from_zero) in zip(self.axes_[1:], panels, strict=True):
             panel.plot(epochs, self.log[column], color=color, linewidth=1.5)
             panel.set_ylabel(label, color=INK, fontsize=10)
-            panel.set_ylim(bottom=0)
+            if from_zero:
+                panel.set_ylim(bottom=0)
         for panel in self.axes_:
             dress(panel)
             panel.margins(x=0.02)
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         hide_inner_labels(self.axes_)
         self.axes_[-1].set_xlabel("epoch", color=INK, fontsize=10)
         legend_above(self.ax_)

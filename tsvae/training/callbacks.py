@@ -101,37 +101,52 @@ class ReconstructionRecorder(Callback):
     """Keeps what the model makes of one fixed sample, epoch for epoch.
 
     Calls ``model.reconstruct(batch)`` in eval mode, if the model has that method. Training is
-    not disturbed: random states are put back.
+    not disturbed: random states are put back. Each run starts a new record; one that is resumed
+    goes on with it.
 
     Parameters
     ----------
-    sample_batch : mapping of str to Tensor
-        Batch to reconstruct.
+    sample_batch : mapping of str to Tensor, optional
+        Batch to reconstruct; the first one of the run by default, which takes no preparation and
+        works inside an estimator's ``fit``.
     every : int, default=1
         Epochs between records.
 
     Attributes
     ----------
+    batch : mapping of str to Tensor or None
+        What was reconstructed; None before the first step.
     epochs : list of int
         Epochs of the records.
     reconstructions : list
         What the model returned, on the CPU.
     """
 
-    def __init__(self, sample_batch: Mapping[str, Tensor], every: int = 1) -> None:
+    def __init__(self, sample_batch: Mapping[str, Tensor] | None = None, every: int = 1) -> None:
         if every < 1:
             raise ValueError(f"every must be an integer >= 1, got {every!r}.")
         self.sample_batch = sample_batch
         self.every = every
+        self.batch = sample_batch
         self.epochs: list[int] = []
         self.reconstructions: list[Any] = []
+
+    def on_fit_start(self, state: TrainingState) -> None:
+        """See :meth:`Callback.on_fit_start`."""
+        if state.step == 0:
+            self.batch, self.epochs, self.reconstructions = self.sample_batch, [], []
+
+    def on_step_end(self, state: TrainingState) -> None:
+        """See :meth:`Callback.on_step_end`."""
+        if self.batch is None:
+            self.batch = _to_cpu(dict(state.batch or {}))
 
     def on_epoch_end(self, state: TrainingState) -> None:
         """See :meth:`Callback.on_epoch_end`."""
         reconstruct = getattr(state.model, "reconstruct", None)
         if reconstruct is None or (state.epoch - 1) % self.every:
             return
-        batch = {name: value.to(state.device) for name, value in self.sample_batch.items()}
+        batch = {name: value.to(state.device) for name, value in (self.batch or {}).items()}
         training = state.model.training
         state.model.eval()
         try:
