@@ -99,7 +99,8 @@ class VAEDenoiser(TransformerMixin, DenoiserScoring):
         Weight of the maximum mean discrepancy between codes and prior (InfoVAE).
     spectral_weight : float, default=0.0
         Weight of the difference between the amplitude spectra of signal and reconstruction, against
-        lost detail.
+        lost detail; 1 weighs as much as the likelihood. For clean signals or targets: from noisy
+        signals alone it learns the noise's spectrum as well.
     objective : {"elbo", "iwae"}, default="elbo"
         Evidence lower bound or importance-weighted bound.
     n_samples : int or None, default=None
@@ -157,7 +158,9 @@ class VAEDenoiser(TransformerMixin, DenoiserScoring):
     model_ : BaseAutoencoder
         The torch model, on the CPU.
     training_log_ : TrainingLog
-        One row per epoch; ``rate`` and ``distortion`` in nats per record, ``active_units``.
+        One row per epoch; ``rate`` and ``distortion`` in nats per record, ``active_units``; up to
+        ``latent_dim=64`` the KL of each channel of the code, ``kl_0``, ``kl_1``, ...
+        (hierarchical: ``kl_level_1_0``, ...).
     n_latent_ : int
         Numbers in one code.
     active_units_ : int

@@ -60,6 +60,7 @@ def _shared_options(design: Design, generator: torch.Generator) -> dict[str, Any
         "likelihood": options["likelihood"],
         "scale": options["scale"],
         "initial_scale": _SCALE_START,
+        "spectral_weight": options["spectral_weight"],
         "generator": generator,
     }
 

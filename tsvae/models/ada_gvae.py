@@ -124,7 +124,7 @@ class AdaGVAE(VAE):
     >>> output.output1.x_hat.shape
     torch.Size([3, 1, 8, 1])
     >>> result = model.compute_loss(x1, x2, output)
-    >>> [name for name in sorted(result.diagnostics) if name.startswith("kl")]
+    >>> [name for name in sorted(result.diagnostics) if name.startswith("kl_div")]
     ['kl_divergence', 'kl_divergence_x1', 'kl_divergence_x2']
     """
 

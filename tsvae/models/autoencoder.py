@@ -26,7 +26,8 @@ class Autoencoder(BaseAutoencoder):
         between clusters of codes.
     **options
         ``latent``, ``mask_input``, ``likelihood``, ``scale``, ``initial_scale``, ``min_scale``,
-        ``n_samples``, ``generator``; see :class:`~tsvae.models.family.BaseAutoencoder`.
+        ``n_samples``, ``spectral_weight``, ``generator``; see
+        :class:`~tsvae.models.family.BaseAutoencoder`.
 
     Examples
     --------

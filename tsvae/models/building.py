@@ -40,6 +40,7 @@ class BuiltAutoencoder(nn.Module):
         initial_scale: float | Sequence[float] = 1.0,
         min_scale: float = 1e-4,
         n_samples: int = 1,
+        spectral_weight: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -62,6 +63,11 @@ class BuiltAutoencoder(nn.Module):
         self.latent, self.mask_input = latent, mask_input
         self.scale, self.initial_scale = scale, initial_scale
         self.n_samples = check_size("n_samples", n_samples)
+        if not 0.0 <= spectral_weight < math.inf:
+            raise ValueError(
+                f"spectral_weight must be a finite number >= 0, got {spectral_weight!r}"
+            )
+        self.spectral_weight = float(spectral_weight)
         self.generator = private_generator(generator)
         self._record_shape: tuple[int, int] | None = None
         self._latent_shape: tuple[int, ...] | None = None

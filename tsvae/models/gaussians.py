@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "channel_kl",
     "free_bits_kl",
     "gaussian_kl",
     "gaussian_log_prob",
@@ -124,3 +125,29 @@ def free_bits_kl(kl: Tensor, free_bits: float) -> Tensor:
     """
     mean = kl.mean(0)
     return mean.clamp_min(free_bits).sum() if free_bits > 0.0 else mean.sum()
+
+
+def channel_kl(kl: Tensor, prefix: str) -> dict[str, Tensor]:
+    """KL of each channel of a code, by name: for diagnostics.
+
+    Parameters
+    ----------
+    kl : Tensor of shape (B, ..., D)
+        KL of each latent entry of each record.
+    prefix : str
+        The names are it and the number of the channel, from 0.
+
+    Returns
+    -------
+    dict of str to Tensor
+        D scalars in nats per record: means over records, summed over all axes between.
+
+    Examples
+    --------
+    >>> import torch
+    >>> channel_kl(torch.tensor([[0.0, 2.0], [1.0, 4.0]]), "kl_")
+    {'kl_0': tensor(0.5000), 'kl_1': tensor(3.)}
+    """
+    channels = kl.detach().mean(0)
+    per_channel = channels.reshape(-1, channels.shape[-1]).sum(0)
+    return {f"{prefix}{i}": value for i, value in enumerate(per_channel.unbind())}

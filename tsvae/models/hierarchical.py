@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tsvae.models.family import Asked
-from tsvae.models.gaussians import free_bits_kl
+from tsvae.models.gaussians import channel_kl, free_bits_kl
 from tsvae.models.hierarchical_outputs import (
     HierarchicalEncodeResult,
     HierarchicalForwardResult,
@@ -30,6 +30,7 @@ from tsvae.training import LossResult
 __all__ = ["HierarchicalVAE"]
 
 _ACTIVE_NATS = 0.01
+_MOST_CHANNELS = 64  # of a level, whose KL is reported one by one
 _VALUES_AT_ONCE = 2**20  # decoded by the importance-weighted bound
 # What DenseNet and the convolutions know; every other option is the model's.
 _DENSE = ("activation", "residual", "layer_norm", "dropout", "spectral_norm")
@@ -74,7 +75,8 @@ class HierarchicalVAE(VAE):
     (((9, 2), (17, 2)), torch.Size([5, 3, 52]), torch.Size([5, 3, 33, 1]))
     >>> result = model.compute_loss(x, output)
     >>> [name for name in sorted(result.diagnostics) if name.startswith("kl")]
-    ['kl_divergence', 'kl_level_1', 'kl_level_2']
+    ['kl_divergence', 'kl_level_1', 'kl_level_1_0', 'kl_level_1_1',
+     'kl_level_2', 'kl_level_2_0', 'kl_level_2_1']
     >>> model.decode(model.sample_prior(4)).x_hat.shape
     torch.Size([4, 33, 1])
     """
@@ -364,8 +366,8 @@ class HierarchicalVAE(VAE):
         Returns
         -------
         LossResult
-            Diagnostics of :meth:`VAE.compute_loss`, and ``kl_level_1`` (the coarsest), ... : the
-            KL of each level.
+            Diagnostics of :meth:`VAE.compute_loss`, but the KL is reported by levels:
+            ``kl_level_1`` (the coarsest), ... and of their channels ``kl_level_1_0``, ...
         """
         target = x if target is None else target
         log_prob = self.record_log_prob(target, output.x_hat, mask, likelihood, weight)
@@ -381,6 +383,8 @@ class HierarchicalVAE(VAE):
         }
         for i, level in enumerate(self.split_levels(kl), start=1):
             diagnostics[f"kl_level_{i}"] = free_bits_kl(level, 0.0)
+            if level.shape[-1] <= _MOST_CHANNELS:
+                diagnostics |= channel_kl(level, f"kl_level_{i}_")
         if self.objective == "iwae":
             weights = log_prob + beta * log_prior_ratio(output)
             bound = torch.logsumexp(weights, dim=1).mean() - math.log(weights.shape[1])
@@ -391,6 +395,7 @@ class HierarchicalVAE(VAE):
             if beta:
                 free_bits = self.free_bits if self.training else 0.0
                 loss = loss + beta * free_bits_kl(kl, free_bits)
+        loss = loss + self._penalty(target, output.x_hat, mask, likelihood, diagnostics)
         return self._result(loss, diagnostics, x)
 
     # -- evaluation --------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tsvae.models.bounds import importance_bound, log_importance_weights
 from tsvae.models.family import BaseAutoencoder
 from tsvae.models.gaussians import (
+    channel_kl,
     free_bits_kl,
     gaussian_kl,
     limit_log_variance,
@@ -37,6 +38,7 @@ Objective = Literal["elbo", "iwae"]
 
 _IWAE_SAMPLES = 5
 _ACTIVE_NATS = 0.01
+_MOST_CHANNELS = 64  # of the code, whose KL is reported one by one
 _VALUES_AT_ONCE = 2**20  # decoded by the importance-weighted bound: some 100 MB with 32 channels
 
 
@@ -94,7 +96,7 @@ class VAE(BaseAutoencoder):
     mmd_kernel : {"imq", "rbf"}, default="imq"
     **options
         ``latent``, ``mask_input``, ``likelihood``, ``scale``, ``initial_scale``, ``min_scale``,
-        ``generator``; see :class:`~tsvae.models.family.BaseAutoencoder`.
+        ``spectral_weight``, ``generator``; see :class:`~tsvae.models.family.BaseAutoencoder`.
 
     References
     ----------
@@ -113,7 +115,8 @@ class VAE(BaseAutoencoder):
     >>> output.x_hat.shape, output.z.shape
     (torch.Size([5, 3, 33, 1]), torch.Size([5, 3, 4]))
     >>> sorted(model.compute_loss(x, output).diagnostics)
-    ['active_units', 'beta', 'distortion', 'kl_divergence', 'log_likelihood', 'rate', 'weight']
+    ['active_units', 'beta', 'distortion', 'kl_0', 'kl_1', 'kl_2', 'kl_3', 'kl_divergence',
+     'log_likelihood', 'rate', 'weight']
     """
 
     def __init__(
@@ -267,8 +270,10 @@ class VAE(BaseAutoencoder):
             ``objective`` per value (divided by T F). Diagnostics, in nats per record:
             ``log_likelihood`` and ``kl_divergence``, the same as ``distortion`` (with the other
             sign) and ``rate``; ``active_units``, the number of latent entries with a KL above
-            0.01 nats; ``beta``; ``mmd``, if it has a weight; ``importance_weighted_bound``, if it
-            is the objective.
+            0.01 nats; ``beta``; ``mmd`` and ``spectral``, if they have a weight;
+            ``importance_weighted_bound``, if it is the objective; and ``kl_0``, ``kl_1``, ...: the
+            KL of each of the ``latent_dim`` channels of the code, of a map summed over its steps,
+            so that they add up to ``kl_divergence`` (only up to 64 channels).
         """
         target = x if target is None else target
         log_prob = self.record_log_prob(target, output.x_hat, mask, likelihood, weight)
@@ -282,6 +287,8 @@ class VAE(BaseAutoencoder):
             "active_units": (kl.mean(0) > _ACTIVE_NATS).sum().to(x.dtype),
             "beta": x.new_tensor(beta),
         }
+        if self.latent_dim <= _MOST_CHANNELS:
+            diagnostics |= channel_kl(kl, "kl_")
         if self.objective == "iwae":
             weights = log_importance_weights(log_prob, output.z, output.mu, output.log_var, beta)
             bound = torch.logsumexp(weights, dim=1).mean() - math.log(weights.shape[1])
@@ -295,6 +302,7 @@ class VAE(BaseAutoencoder):
         if self.mmd_weight:
             diagnostics["mmd"] = self._mmd(output.z)
             loss = loss + self.mmd_weight * diagnostics["mmd"]
+        loss = loss + self._penalty(target, output.x_hat, mask, likelihood, diagnostics)
         return self._result(loss, diagnostics, x)
 
     def _mmd(self, z: Tensor) -> Tensor:

@@ -288,7 +288,8 @@ class VQVAE(BaseAutoencoder):
         LossResult
             Diagnostics, in nats per record: ``log_likelihood``, ``distortion`` (its negative),
             ``kl_divergence`` and ``rate`` (L log K; in eval mode, if the prior is fitted, minus
-            the codes' log probability), ``commitment``; and ``perplexity`` of the batch's codes.
+            the codes' log probability), ``commitment``, ``spectral`` if it has a weight; and
+            ``perplexity`` of the batch's codes.
         """
         target = x if target is None else target
         log_prob = self.record_log_prob(target, output.x_hat, mask, likelihood, weight)
@@ -302,7 +303,9 @@ class VQVAE(BaseAutoencoder):
             "commitment": commitment,
             "perplexity": code_perplexity(output.codes, self.n_codes),
         }
-        return self._result(-log_likelihood + self.commitment_weight * commitment, diagnostics, x)
+        loss = -log_likelihood + self.commitment_weight * commitment
+        loss = loss + self._penalty(target, output.x_hat, mask, likelihood, diagnostics)
+        return self._result(loss, diagnostics, x)
 
     # -- generation --------------------------------------------------------------------------
 
