@@ -17,6 +17,7 @@ PUBLISHED_AT = (
 )
 HIGH_PASS_HZ = 0.5
 WINDOW = 512
+MINUTE = 60 * 360  # samples
 
 
 class Halves(NamedTuple):
@@ -56,15 +57,21 @@ def windows(signal: Array, length: int, stride: int) -> Array:
     return np.lib.stride_tricks.sliding_window_view(signal, length)[::stride].copy()
 
 
-def load_beats(length: int) -> Beats:
-    """Cut `length` samples around each beat annotated as normal, half by half."""
+def load_beats(length: int, *, alternate: bool = False) -> Beats:
+    """Cut `length` samples around each beat annotated as normal.
+
+    The first half of the record is for training and the second for testing; with `alternate`, odd
+    and even minutes of both, so that the slow changes of the record are in either part.
+    """
     halves = load_halves()
     with np.load(find_file("ecg", "mitbih_100_beats.npz", PUBLISHED_AT)) as annotations:
         normal = annotations["sample"][annotations["symbol"] == "N"]
     starts = normal - length // 2
-    cut = []
-    for half, first in ((halves.train, 0), (halves.test, halves.start)):
-        inside = (starts >= first) & (starts + length <= first + len(half))
+    cut: list[list[Array]] = [[], []]
+    for number, (half, first) in enumerate(((halves.train, 0), (halves.test, halves.start))):
+        inside = starts[(starts >= first) & (starts + length <= first + len(half))]
         view = np.lib.stride_tricks.sliding_window_view(half, length)
-        cut.append(view[starts[inside] - first].copy())
-    return Beats(*cut)
+        part = inside // MINUTE % 2 if alternate else np.full(len(inside), number)
+        for which in (0, 1):
+            cut[which].append(view[inside[part == which] - first])
+    return Beats(*(np.concatenate(pieces) for pieces in cut))

@@ -24,17 +24,23 @@ class Tuned(NamedTuple):
     settings: dict[str, Any]
 
 
-def bayes_shrink(x: Array, *, wavelet: str, level: int) -> Array:
+def bayes_shrink(
+    x: Array, *, wavelet: str, level: int, noise_variance: float | None = None
+) -> Array:
     """Soft-threshold wavelet coefficients, one threshold a level and record.
 
-    Chang, Yu & Vetterli (2000), IEEE Trans. Image Processing 9, 1532, eq. 10 and 11: threshold
-    sigma^2 / sigma_x, with sigma from the median of the finest coefficients.
+    Chang, Yu & Vetterli (2000), IEEE Trans. Image Processing 9, 1532: threshold sigma^2 / sigma_x,
+    with sigma, if it is not given, from the median of the finest coefficients. Where gaps have been
+    interpolated, that is too small.
     """
     import pywt
 
     approximation, *details = pywt.wavedec(x, wavelet, level=level, axis=-1)
-    finest = np.abs(details[-1])
-    variance = (np.median(finest, axis=-1, keepdims=True) / MEDIAN_OF_NORMAL) ** 2
+    if noise_variance is None:
+        finest = np.abs(details[-1])
+        variance = (np.median(finest, axis=-1, keepdims=True) / MEDIAN_OF_NORMAL) ** 2
+    else:
+        variance = np.float64(noise_variance)
     shrunk = [approximation]
     for detail in details:
         of_signal = np.mean(detail**2, axis=-1, keepdims=True) - variance
@@ -63,19 +69,20 @@ def tune(
     return Tuned(lambda x: function(x, **best), best)
 
 
-def tune_wavelet(noisy: Array, clean: Array) -> Tuned:
+def tune_wavelet(noisy: Array, clean: Array, noise_variance: float) -> Tuned:
     import pywt
 
     grid = (
-        {"wavelet": name, "level": level}
+        {"wavelet": name, "level": level, "noise_variance": variance}
         for name in WAVELETS
         for level in LEVELS
+        for variance in (None, noise_variance)
         if level <= pywt.dwt_max_level(noisy.shape[-1], name)
     )
     return tune(bayes_shrink, grid, noisy, clean)
 
 
-def tune_savitzky_golay(noisy: Array, clean: Array) -> Tuned:
+def tune_savitzky_golay(noisy: Array, clean: Array, noise_variance: float) -> Tuned:
     grid = ({"window": w, "order": k} for w in SAVGOL_WINDOWS for k in SAVGOL_ORDERS if k < w)
     return tune(savitzky_golay, grid, noisy, clean)
 

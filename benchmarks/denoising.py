@@ -103,8 +103,8 @@ def run_savitzky_golay(task: Task, options: argparse.Namespace) -> Denoised:
     return _run_tuned(filters.tune_savitzky_golay, task)
 
 
-def _run_tuned(tune: Callable[[Array, Array], filters.Tuned], task: Task) -> Denoised:
-    tuned = tune(filters.interpolate(task.train.noisy), task.train.clean)
+def _run_tuned(tune: Callable[[Array, Array, float], filters.Tuned], task: Task) -> Denoised:
+    tuned = tune(filters.interpolate(task.train.noisy), task.train.clean, task.noise_variance)
     return Denoised(tuned.apply(filters.interpolate(task.test.noisy)), settings=tuned.settings)
 
 
