@@ -29,13 +29,14 @@ if TYPE_CHECKING:
         plotting,
         training,
     )
-    from tsvae.denoiser import VAEDenoiser
+    from tsvae.denoiser import PosteriorCollapseWarning, VAEDenoiser
     from tsvae.forecaster import SVAEForecaster
     from tsvae.model_selection import RollingOriginSplit, backtest
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "PosteriorCollapseWarning",
     "RollingOriginSplit",
     "SVAEForecaster",
     "VAEDenoiser",
@@ -55,6 +56,7 @@ __all__ = [
 # Where each exported name lives.
 _EXPORTS = {
     "SVAEForecaster": "tsvae.forecaster",
+    "PosteriorCollapseWarning": "tsvae.denoiser",
     "VAEDenoiser": "tsvae.denoiser",
     "RollingOriginSplit": "tsvae.model_selection",
     "backtest": "tsvae.model_selection",

@@ -11,18 +11,19 @@ from sklearn.utils.metaestimators import available_if
 
 from tsvae._denoiser.denoising import fit_denoiser
 from tsvae._denoiser.design import check_parameters
+from tsvae._denoiser.health import PosteriorCollapseWarning
 from tsvae._denoiser.parameters import PARAMETER_CONSTRAINTS
 from tsvae._denoiser.scoring import DenoiserScoring
 from tsvae.panel import RecordIndex
 
-__all__ = ["VAEDenoiser"]
+__all__ = ["PosteriorCollapseWarning", "VAEDenoiser"]
 
 
 def _has_columns(self: VAEDenoiser) -> bool:
-    """Whether the output has two axes, so that its columns can be named."""
-    index = self._fitted().index
-    if self.output == "latent":
+    """Whether the output has two axes, so that its columns can be named; before fit it may."""
+    if self.output == "latent" or not hasattr(self, "model_"):
         return True
+    index = self._fitted().index
     if isinstance(index, RecordIndex):
         return index.is_table
     return index.layout.kind == "frame" or (index.layout.kind == "array" and index.n_series == 1)
@@ -40,8 +41,8 @@ class VAEDenoiser(TransformerMixin, DenoiserScoring):
     Parameters
     ----------
     latent_dim : int, default=16
-        Size of the code; for each latent step if the code is a map along time, so that it grows with
-        the record's length.
+        Size of the code; for each latent step if the code is a map along time, so that it grows
+        with the record's length.
     model : {"ae", "vae", "conditional", "hierarchical", "vq"}, default="vae"
         Autoencoder; variational autoencoder; one that is told conditions of each record; one with
         latent levels from coarse to fine; one with discrete codes.
@@ -416,9 +417,9 @@ class VAEDenoiser(TransformerMixin, DenoiserScoring):
         -------
         ndarray of object
         """
+        index = self._fitted().index
         if self.output == "latent":
             return np.array(self._code_names(), dtype=object)
-        index = self._fitted().index
         if not isinstance(index, RecordIndex):
             labels = list(index.variables)
         elif index.axis is None:

@@ -77,10 +77,10 @@ def _plain(design: Design, encoder: nn.Module, decoder: nn.Module, shared: dict[
         return Autoencoder(*parts, **shared)
     if design.kind == "vq":
         return VQVAE(*parts, n_codes=design.options["n_codes"], **shared)
+    options = _divergence_options(design) | shared
     if design.kind == "conditional":
-        embedding = ConditionEmbedding(design.n_conditions)
-        return ConditionalVAE(*parts, embedding, **_divergence_options(design), **shared)
-    return VAE(*parts, **_divergence_options(design), **shared)
+        return ConditionalVAE(*parts, ConditionEmbedding(design.n_conditions), **options)
+    return VAE(*parts, **options)
 
 
 def _network_options(design: Design, generator: torch.Generator) -> dict[str, Any]:

@@ -104,7 +104,7 @@ class Coder:
             return self._batches(encode, model, [values, mask, condition])
 
     def decode(self, codes: Array, condition: Array | None) -> Array:
-        """Expected values of flat codes, ``(N, W, F)``."""
+        """Decode flat codes to expected values, ``(N, W, F)``."""
         with self._ready() as model:
 
             def decode(z: Tensor, given: Tensor | None) -> Tensor:
@@ -114,7 +114,7 @@ class Coder:
             return self._batches(decode, model, [codes, condition])
 
     def reconstruct(self, values: Array, mask: Mask, condition: Array | None) -> Array:
-        """Expected values at the posterior mean, ``(N, W, F)``."""
+        """Decode the posterior means to expected values, ``(N, W, F)``."""
         with self._ready() as model:
 
             def reconstruct(x: Tensor, seen: Tensor, given: Tensor | None) -> Tensor:
@@ -175,6 +175,6 @@ def _condition(given: Tensor | None) -> dict[str, Tensor]:
 def _filled(array: NDArray[Any], size: int, like: Tensor) -> Tensor:
     """Tensor of ``size`` rows, zeros after those of the array."""
     dtype = torch.bool if array.dtype == bool else like.dtype
-    tensor = torch.zeros((size, *array.shape[1:]), dtype=dtype)
-    tensor[: len(array)] = torch.as_tensor(np.ascontiguousarray(array))
-    return tensor.to(like.device)
+    filled = np.zeros((size, *array.shape[1:]), dtype=array.dtype)
+    filled[: len(array)] = array
+    return torch.from_numpy(filled).to(like.device, dtype)

@@ -39,7 +39,7 @@ class DenoiserCoding(DenoiserPlumbing):
         """
         signals = self._signals(X, mask)
         windows = signals.windows(overlap=False)
-        given = self._given(condition, len(signals.values))
+        given = self._given_for(condition, signals)
         coder = self._fitted().coder(self.get_params(deep=False))
         chosen = None if given is None else given[windows.starts.series]
         codes = coder.codes(self._scaled(windows), windows.mask, chosen)
@@ -79,7 +79,7 @@ class DenoiserCoding(DenoiserPlumbing):
         same kind as X
         """
         signals = self._signals(X, mask)
-        given = self._given(condition, len(signals.values))
+        given = self._given_for(condition, signals)
         return signals.write(self._reconstructed(signals, given))
 
     def _reconstructed(self, signals: Signals, given: Array | None) -> Array:
@@ -111,8 +111,8 @@ class DenoiserCoding(DenoiserPlumbing):
         same kind as in fit, of ``n_records`` records
         """
         n_records = check_horizon(n_records, "n_records")
-        ends = [self._one_code(record, condition) for record in (a, b)]
-        codes = _between(*ends, n_records, spherical)
+        first, last = self._one_code(a, condition), self._one_code(b, condition)
+        codes = _between(first, last, n_records, spherical)
         given = self._given(condition, 1)
         given = None if given is None else np.repeat(given, n_records, axis=0)
         coder = self._fitted().coder(self.get_params(deep=False))
@@ -152,7 +152,7 @@ class DenoiserCoding(DenoiserPlumbing):
 
     def _read_codes(self, Z: Any) -> tuple[Array, Any]:
         """Codes (N, D) and the labels of their rows."""
-        labels = Z.index if isinstance(Z, pd.DataFrame) else None
+        labels = _row_labels(Z)
         try:
             codes = np.asarray(Z, dtype=float)
         except (TypeError, ValueError):
@@ -175,6 +175,13 @@ class DenoiserCoding(DenoiserPlumbing):
         if not isinstance(fitted.index, RecordIndex):
             return signals
         return write_records(signals, fitted.index.new_records(len(signals), labels))
+
+
+def _row_labels(Z: Any) -> pd.Index | None:
+    if isinstance(Z, pd.DataFrame):
+        return Z.index
+    dims = getattr(Z, "dims", ())
+    return Z.indexes[dims[0]] if dims and dims[0] in Z.indexes else None
 
 
 def _between(first: Array, last: Array, n: int, spherical: bool) -> Array:

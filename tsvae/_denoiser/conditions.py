@@ -13,6 +13,8 @@ __all__ = ["ConditionCoder", "fit_conditions"]
 
 Array = NDArray[np.float64]
 
+_MOST_CATEGORIES = 1000  # one column of the networks each
+
 
 @dataclass(frozen=True)
 class ConditionCoder:
@@ -46,10 +48,21 @@ class ConditionCoder:
                 f"condition has {table.shape[1]} columns, but {len(self.columns)} in fit; give "
                 f"the columns {[c['name'] for c in self.columns]}."
             )
+        self._check_names(condition)
         parts = [
             self._encode(table.iloc[:, place], column) for place, column in enumerate(self.columns)
         ]
         return np.concatenate(parts, axis=1)
+
+    def _check_names(self, condition: Any) -> None:
+        if not isinstance(condition, pd.DataFrame):
+            return
+        names = [_plain(name) for name in condition.columns]
+        known = [column["name"] for column in self.columns]
+        if names != known and known != list(range(len(known))):
+            raise ValueError(
+                f"condition has the columns {names}, but {known} in fit; give these, in that order."
+            )
 
     @staticmethod
     def _encode(values: pd.Series, column: dict[str, Any]) -> Array:
@@ -89,6 +102,11 @@ def fit_conditions(condition: Any, n_records: int) -> ConditionCoder:
         label = _plain(name)
         if _is_categorical(values):
             seen = sorted({_plain(value) for value in values}, key=str)
+            if len(seen) > _MOST_CATEGORIES:
+                raise ValueError(
+                    f"condition column {label!r} has {len(seen)} categories, at most "
+                    f"{_MOST_CATEGORIES} are allowed; give numbers as numbers, or group them."
+                )
             columns.append({"name": label, "categories": seen})
         else:
             numbers = _numbers(values, label)
@@ -142,4 +160,6 @@ def _numbers(values: pd.Series, name: Any) -> Array:
 
 
 def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+    """Value as JSON knows it: a number, a truth value or text."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return value if isinstance(value, bool | int | float | str) else str(value)

@@ -15,7 +15,7 @@ from tsvae._denoiser.coder import Coder
 from tsvae._denoiser.conditions import ConditionCoder
 from tsvae._denoiser.density import CodeDensity, fit_density
 from tsvae._denoiser.design import Design, design_model
-from tsvae._denoiser.fitting import Parameters, TrainingSignals, fit_model
+from tsvae._denoiser.fitting import Parameters, TrainingSignals, fit_model, hides_entries
 from tsvae._denoiser.health import Health, examine, warn_about
 from tsvae._denoiser.scaling import SignalScaler, fit_scaler
 from tsvae._denoiser.signals import Signals, Windows
@@ -112,13 +112,12 @@ def fit_denoiser(
     signals = problem.signals
     n_conditions = 0 if problem.conditions is None else problem.conditions.n_outputs
     design = design_model(params, signals.steps, signals.values.shape[2], n_conditions)
-    scaler = _scaler(signals, design, params)
+    scaler = _scaler(problem, design, params)
     training = _training_signals(problem, scaler)
     generator = torch.Generator().manual_seed(seed)
     model = build_model(design, networks, generator)
     log = fit_model(model, training, params, generator, callbacks)
     model.eval().requires_grad_(False)
-    windows = _examined(signals, seed)
     fit = DenoiserFit(
         model=model,
         design=design,
@@ -131,7 +130,7 @@ def fit_denoiser(
         health=None,  # type: ignore[arg-type]
         log=log,
     )
-    return _measured(fit, problem, windows, params, seed)
+    return _measured(fit, problem, _examined(signals, seed), params, seed)
 
 
 def _measured(
@@ -148,7 +147,7 @@ def _measured(
         _measure_noise(fit.model, values - reconstruction, windows.mask)
     if fit.design.kind == "vq":
         _fit_code_prior(fit.model, values, windows.mask, seed)
-    learns_all = problem.clean is not None or params["self_supervision"] is None
+    learns_all = not hides_entries(params, problem.clean is not None)
     health = examine(
         posterior[:, 0],
         posterior[:, 1],
@@ -161,7 +160,8 @@ def _measured(
     return replace(fit, density=density, health=health)
 
 
-def _scaler(signals: Signals, design: Design, params: Parameters) -> SignalScaler:
+def _scaler(problem: Problem, design: Design, params: Parameters) -> SignalScaler:
+    signals, clean = problem.signals, problem.clean
     by = params["scaling"]
     if by == "auto":
         table = signals.window is None and design.n_steps < _SHORT_FOR_DOUBLE
@@ -172,7 +172,8 @@ def _scaler(signals: Signals, design: Design, params: Parameters) -> SignalScale
             "scaling='variable'."
         )
     unit = params["final_sigmoid"] or family_likelihood(params["likelihood"]).support == "unit"
-    return fit_scaler(signals.values, signals.mask, by, unit)
+    scaler = fit_scaler(signals.values, signals.mask, by, unit)
+    return scaler if clean is None else scaler.told_by(clean.values, clean.mask)
 
 
 def _training_signals(problem: Problem, scaler: SignalScaler) -> TrainingSignals:
@@ -219,13 +220,20 @@ def _measure_noise(model: Any, residual: Array, mask: NDArray[np.bool_]) -> None
     Densities and anomaly scores are about the signals that the user has.
     """
     observation = model.observation
-    if "scale" not in observation.likelihood.raw_names:
+    law = observation.likelihood
+    if "scale" not in law.raw_names or observation.scale_kind == "fixed":
         return
+    power = 1 if law.name == "laplace" else 2
     count = np.maximum(mask.sum(axis=(0, 1)), 1)
-    spread = np.sqrt((np.where(mask, residual, 0.0) ** 2).sum(axis=(0, 1)) / count)
-    place = observation.likelihood.raw_names[1:].index("scale")
+    size = (np.where(mask, np.abs(residual), 0.0) ** power).sum(axis=(0, 1)) / count
+    spread = size ** (1.0 / power)
+    if "df" in law.raw_names:
+        # The variance of Student's t is scale^2 df / (df - 2).
+        params = observation.parameters_at(torch.zeros(residual.shape[-1]))
+        spread *= torch.sqrt((params.df - 2.0) / params.df).detach().numpy()
+    place = law.raw_names[1:].index("scale")
     wanted = torch.as_tensor(np.maximum(spread, 1e-4), dtype=observation.raw_scale.dtype)
-    raw = observation.likelihood.initial_raw(wanted)[place]
+    raw = law.initial_raw(wanted)[place]
     with torch.no_grad():
         observation.raw_scale.copy_(raw)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from tsvae.training import (
     train,
 )
 
-__all__ = ["TrainingSignals", "fit_model", "planned_steps", "training_config"]
+__all__ = ["TrainingSignals", "fit_model", "hides_entries", "planned_steps", "training_config"]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -70,7 +70,7 @@ def planned_steps(signals: TrainingSignals, params: Parameters) -> int:
 
 
 def training_config(params: Parameters, total_steps: int) -> TrainingConfig:
-    """Settings of the training loop."""
+    """Return the settings of the training loop."""
     names = (
         *("max_epochs", "batch_size", "learning_rate", "optimizer", "lr_schedule"),
         *("warmup_steps", "clip_norm", "patience", "min_delta", "max_time", "device"),
@@ -132,8 +132,32 @@ def fit_model(
     if hasattr(model, "beta_schedule"):
         end = annealing_end(params, total)
         model.beta_schedule = BetaSchedule(0.0, float(params["beta"]), 0, end)
-    blind = signals.clean is None and params["self_supervision"] == "blind_spot"
-    augmentation = _augmentation(signals, params, hides=blind)
+    batches = _batches(signals, params, steps, generator)
+    return train(
+        model,
+        batches.train,
+        validation_batches=batches.validation,
+        config=training_config(params, total),
+        generator=generator,
+        callbacks=callbacks,
+    )
+
+
+def hides_entries(params: Parameters, supervised: bool) -> bool:
+    """Whether training asks for hidden entries alone."""
+    chosen = params["self_supervision"] == "blind_spot" and params["mask_fraction"] > 0.0
+    return bool(chosen and not supervised)
+
+
+class _Batches(NamedTuple):
+    train: SignalBatches
+    validation: SignalBatches | None
+
+
+def _batches(
+    signals: TrainingSignals, params: Parameters, steps: int, generator: torch.Generator
+) -> _Batches:
+    """Batches of random windows, and of those held out for validation."""
     tensors = _tensors(signals)
     many = len(signals.values) >= _FEWEST_RECORDS
     whole = signals.window == signals.values.shape[1]
@@ -144,38 +168,24 @@ def fit_model(
         by="series" if many else "time",
         generator=generator,
     )
-    conditions = signals.conditions
-    options: dict[str, Any] = {
-        "has_target": signals.clean is not None,
-        "conditions": None if conditions is None else torch.tensor(conditions, dtype=torch.float32),
-        "blind_spot": blind,
-    }
+    blind = hides_entries(params, signals.clean is not None)
     size = int(params["batch_size"])
-    loader = WindowLoader(
+    shared = {
         **tensors,
-        batch_size=size,
-        ranges=split.train,
-        n_windows=size * steps,
-        augmentation=augmentation,
-    )
-    held_out = None
-    if split.validation is not None:
-        held_out = WindowLoader(
-            **tensors,
-            batch_size=size,
-            ranges=split.validation,
-            random_start=False,
-            shuffle=False,
-            augmentation=augmentation,
-        )
-    return train(
-        model,
-        SignalBatches(loader, **options),
-        validation_batches=None if held_out is None else SignalBatches(held_out, **options),
-        config=training_config(params, total),
-        generator=generator,
-        callbacks=callbacks,
-    )
+        "batch_size": size,
+        "augmentation": _augmentation(signals, params, hides=blind),
+    }
+    given = signals.conditions
+    conditions = None if given is None else torch.tensor(given, dtype=torch.float32)
+
+    def complete(loader: WindowLoader) -> SignalBatches:
+        return SignalBatches(loader, signals.clean is not None, conditions, blind)
+
+    training = complete(WindowLoader(**shared, ranges=split.train, n_windows=size * steps))
+    if split.validation is None:
+        return _Batches(training, None)
+    held_out = WindowLoader(**shared, ranges=split.validation, random_start=False, shuffle=False)
+    return _Batches(training, complete(held_out))
 
 
 def _tensors(signals: TrainingSignals) -> dict[str, Any]:

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from tsvae._denoiser.coding import DenoiserCoding
+from tsvae._denoiser.signals import Windows
 from tsvae.panel.index import check_horizon
 
 __all__ = ["DenoiserGenerating"]
 
 Array = NDArray[np.float64]
+
+
+class CodePosterior(NamedTuple):
+    """q(z | x) of N windows."""
+
+    mean: Array  # (N, D)
+    spread: Array  # (N, D) standard deviations; 0 without a posterior
+
+    def draw(self, rng: np.random.Generator) -> Array:
+        """One code for each window."""
+        return self.mean + self.spread * rng.standard_normal(self.mean.shape)
 
 
 class DenoiserGenerating(DenoiserCoding):
@@ -52,18 +64,57 @@ class DenoiserGenerating(DenoiserCoding):
         rng = np.random.default_rng(self._draw_seed(random_state))
         signals = self._signals(X, mask)
         windows = signals.windows(overlap=False)
-        given = self._given(condition, len(signals.values))
+        given = self._given_for(condition, signals)
         given = None if given is None else given[windows.starts.series]
         fitted = self._fitted()
         coder = fitted.coder(self.get_params(deep=False))
-        posterior = coder.posterior(self._scaled(windows), windows.mask, given)
+        posterior = self._posterior(windows, given)
         draws = []
         for _ in range(n_samples):
-            normal = rng.standard_normal(posterior[:, 0].shape)
-            codes = posterior[:, 0] + np.exp(0.5 * posterior[:, 1]) * normal
+            codes = posterior.draw(rng)
             values = self._noisy(coder.decode(codes, given), noise, rng)
             draws.append(signals.blend(fitted.scaler.inverse(values), windows.starts))
         return signals.write(draws[0]) if n_samples == 1 else signals.write_samples(np.stack(draws))
+
+    def sample_codes(
+        self,
+        X: Any,
+        n_samples: int = 1,
+        *,
+        mask: Any = None,
+        condition: Any = None,
+        random_state: Any = 0,
+    ) -> Array:
+        """Draw codes of signals from q(z | x); ``encode`` gives its mean.
+
+        Parameters
+        ----------
+        X : same kind as in fit
+        n_samples : int, default=1
+            Draws for each record.
+        mask, condition : optional
+            As in :meth:`encode`.
+        random_state : int or RandomState, default=0
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_records, n_latent_)
+            Equal draws where the model has no posterior ("ae", "vq"). With ``window=`` one row for
+            each of the windows that lie side by side.
+        """
+        n_samples = check_horizon(n_samples, "n_samples")
+        rng = np.random.default_rng(self._draw_seed(random_state))
+        signals = self._signals(X, mask)
+        windows = signals.windows(overlap=False)
+        given = self._given_for(condition, signals)
+        given = None if given is None else given[windows.starts.series]
+        posterior = self._posterior(windows, given)
+        return np.stack([posterior.draw(rng) for _ in range(n_samples)])
+
+    def _posterior(self, windows: Windows, given: Array | None) -> CodePosterior:
+        coder = self._fitted().coder(self.get_params(deep=False))
+        found = coder.posterior(self._scaled(windows), windows.mask, given)
+        return CodePosterior(found[:, 0], np.exp(0.5 * found[:, 1]))
 
     def sample(
         self,
@@ -74,7 +125,7 @@ class DenoiserGenerating(DenoiserCoding):
         condition: Any = None,
         random_state: Any = 0,
     ) -> Any:
-        """New signals.
+        """Draw new signals.
 
         Parameters
         ----------

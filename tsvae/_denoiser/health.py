@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from dataclasses import dataclass
 
@@ -86,6 +87,7 @@ def warn_about(health: Health, kind: str, latent: str) -> None:
     latent : str
         "vector" or "map"; the steps of a map differ by their place, which is no defect.
     """
+    level = _callers_level()
     if health.active_units == 0:
         remedy = "a smaller beta, free_bits=0.5, or a longer annealing_steps"
         if kind in ("ae", "vq"):
@@ -95,7 +97,7 @@ def warn_about(health: Health, kind: str, latent: str) -> None:
             f"reconstructed as the mean. Try {remedy}; with very noisy or very few records there "
             "may be nothing to learn.",
             PosteriorCollapseWarning,
-            stacklevel=4,
+            stacklevel=level,
         )
     if health.high_frequency_power is not None and health.high_frequency_power < _POWER_KEPT:
         warnings.warn(
@@ -104,7 +106,7 @@ def warn_about(health: Health, kind: str, latent: str) -> None:
             "band: fine detail is lost. Try a smaller beta, likelihood='laplace', "
             "spectral_weight=1, latent='map' or a larger latent_dim.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=level,
         )
     gain = health.cluster_gain
     if kind == "vae" and latent == "vector" and gain is not None and gain > _CLUSTER_GAIN:
@@ -113,8 +115,16 @@ def warn_about(health: Health, kind: str, latent: str) -> None:
             "than one normal), so draws from the prior fall between them. Draw by "
             "sample(source='density'), or smooth the codes by noise_scale=0.1 or a larger beta.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=level,
         )
+
+
+def _callers_level() -> int:
+    """Return the ``stacklevel``, seen from :func:`warn_about`, of the first frame outside tsvae."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals["__name__"].split(".")[0] == "tsvae":
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _high_frequency_power(target: Array, mask: Mask, reconstruction: Array) -> float | None:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from tsvae._denoiser.alignment import (
+    check_labels,
+    check_same_place,
+    dressed,
+    record_labels,
+    same_shape,
+)
 from tsvae._denoiser.conditions import ConditionCoder, fit_conditions
 from tsvae._denoiser.denoising import DenoiserFit, Problem
 from tsvae._denoiser.fit_file import pack, unpack
 from tsvae._denoiser.signals import SignalReader, Signals, Windows
 from tsvae.base import TorchEstimator
 
-__all__ = ["DenoiserPlumbing"]
+__all__ = ["DenoiserPlumbing", "find_target"]
 
 Array = NDArray[np.float64]
 
@@ -63,36 +72,31 @@ class DenoiserPlumbing(TorchEstimator):
         reader = self._reader()
         signals = reader.read(X, mask)
         target = None
-        if clean is not None:
-            target = self._clean(reader, clean, signals, "clean")
-        elif y is not None and _same_shape(y, X):
-            target = self._clean(reader, y, signals, "y")
-        conditions = self._fit_conditions(condition, len(signals.values))
+        name, found = find_target(X, y, clean)
+        if found is not None:
+            target = self._clean(dressed(found, X), signals, name)
+        conditions = self._fit_conditions(condition, signals)
         given = None
         if conditions is not None:
             given = conditions.transform(condition, len(signals.values))
         return Problem(signals, target, conditions, given)
 
-    @staticmethod
-    def _clean(reader: SignalReader, clean: Any, signals: Signals, name: str) -> Signals:
-        found = reader.like(clean, None, signals.index, name)
-        if found.values.shape != signals.values.shape:
-            raise ValueError(
-                f"{name} must hold the clean signals of X, record for record: it has shape "
-                f"{found.values.shape}, X {signals.values.shape} (records, steps, variables)."
-            )
+    def _clean(self, clean: Any, signals: Signals, name: str) -> Signals:
+        found = self._reader().like(clean, None, signals.index, name)
+        check_same_place(found, signals, name)
         if not found.mask.any():
             raise ValueError(f"{name} holds no observed value; leave it out.")
         return found
 
-    def _fit_conditions(self, condition: Any, n_records: int) -> ConditionCoder | None:
+    def _fit_conditions(self, condition: Any, signals: Signals) -> ConditionCoder | None:
         if self.model == "conditional":
             if condition is None:
                 raise ValueError(
                     "model='conditional' needs condition=, one row for each record; use "
                     "model='vae' without conditions."
                 )
-            return fit_conditions(condition, n_records)
+            _check_rows(condition, signals)
+            return fit_conditions(condition, len(signals.values))
         if condition is not None:
             raise ValueError(
                 f"condition= was given, but model={self.model!r} does not use it; set "
@@ -102,7 +106,14 @@ class DenoiserPlumbing(TorchEstimator):
 
     def _signals(self, X: Any, mask: Any) -> Signals:
         """Read other data of the fitted features."""
-        return self._reader().like(X, mask, self._fitted().index)
+        fitted = self._fitted()
+        return replace(self._reader(), window=fitted.window).like(X, mask, fitted.index)
+
+    def _given_for(self, condition: Any, signals: Signals) -> Array | None:
+        """Conditions of the records that were given."""
+        if self._fitted().conditions is not None:
+            _check_rows(condition, signals)
+        return self._given(condition, len(signals.values))
 
     def _given(self, condition: Any, n_records: int) -> Array | None:
         """Conditions of new records."""
@@ -127,7 +138,7 @@ class DenoiserPlumbing(TorchEstimator):
         return self._fitted().scaler.forward(windows.values, windows.mask)
 
     def _own_networks(self) -> Any:
-        """Copies of the caller's networks: fit must not change parameters."""
+        """Copy the caller's networks: fit must not change parameters."""
         if isinstance(self.architecture, str):
             return None
         return tuple(copy.deepcopy(part) for part in self.architecture)
@@ -148,7 +159,13 @@ class DenoiserPlumbing(TorchEstimator):
         self._set_public(self._fit, int(header["n_features_in"]), labels)
 
 
-def _same_shape(y: Any, X: Any) -> bool:
-    """Whether y can be a clean target: two axes or more, and the shape of X."""
-    shapes = [getattr(data, "shape", None) or np.shape(data) for data in (y, X)]
-    return len(shapes[0]) > 1 and tuple(shapes[0]) == tuple(shapes[1])
+def find_target(X: Any, y: Any, clean: Any) -> tuple[str, Any]:
+    """Name of the clean target and what it is; None without one."""
+    if clean is None and y is not None and same_shape(y, X):
+        return "y", y
+    return "clean", clean
+
+
+def _check_rows(condition: Any, signals: Signals) -> None:
+    labels = condition.index if isinstance(condition, pd.DataFrame | pd.Series) else None
+    check_labels(labels, record_labels(signals.index), "condition")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ __all__ = ["SignalScaler", "fit_scaler"]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+
+_ROUNDING = 1e-14  # a smaller relative range is that of a constant
+_FARTHEST = 1e10  # model units; float32 can square what is nearer
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,39 +25,56 @@ class SignalScaler:
     ----------
     location, spread : ndarray of shape (1 or W, F)
         Model units are (values - location) / spread.
+    constant : bool ndarray of shape (1 or W, F)
+        Where training data are constant: they come back exactly.
     unit : bool
         Whether model units are 0..1.
     """
 
     location: Array
     spread: Array
+    constant: Mask
     unit: bool
 
     def forward(self, values: Array, mask: Mask) -> Array:
         """Model units of (..., W, F); 0 where missing."""
-        scaled = (values - self.location) / self.spread
-        if self.unit:
-            scaled = np.clip(scaled, 0.0, 1.0)
-        return np.where(mask, scaled, 0.0)
+        with np.errstate(over="ignore"):
+            scaled = (values - self.location) / self.spread
+        low, high = (0.0, 1.0) if self.unit else (-_FARTHEST, _FARTHEST)
+        return np.where(mask, np.clip(scaled, low, high), 0.0)
 
     def inverse(self, values: Array) -> Array:
         """Original units of (..., W, F)."""
-        return values * self.spread + self.location
+        return values * np.where(self.constant, 0.0, self.spread) + self.location
 
     def log_spread(self, mask: Mask) -> Array:
         """Logarithm of the volume that one unit of each record's observed entries has, (N,)."""
         return np.where(mask, np.log(self.spread), 0.0).sum(axis=(-2, -1))
 
+    def told_by(self, values: Array, mask: Mask) -> SignalScaler:
+        """Return the scaler that takes as constant only what clean signals (B, T, F) show so."""
+        moves = mask & (np.abs(values - self.location) > _ROUNDING * np.abs(self.location))
+        moving = moves.any(axis=0)
+        if len(self.constant) == 1:
+            moving = moving.any(axis=0, keepdims=True)
+        return replace(self, constant=self.constant & ~moving)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        location, spread = self.location.tolist(), self.spread.tolist()
-        return {"location": location, "spread": spread, "unit": self.unit}
+        arrays = ("location", "spread", "constant")
+        return {"unit": self.unit} | {name: getattr(self, name).tolist() for name in arrays}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> SignalScaler:
         """Inverse of :meth:`to_dict`."""
         location, spread = (np.array(data[name], dtype=float) for name in ("location", "spread"))
-        return cls(location, spread, bool(data["unit"]))
+        return cls(location, spread, np.array(data["constant"], dtype=bool), bool(data["unit"]))
+
+
+class _Measures(NamedTuple):
+    location: Array
+    spread: Array
+    constant: Mask
 
 
 def fit_scaler(
@@ -74,39 +94,35 @@ def fit_scaler(
     Returns
     -------
     SignalScaler
-        A position without an observed value has that of its variable; a constant has spread 1 or,
-        if that is more, its own magnitude's rounding.
+        A position without an observed value has that of its variable; the spread of a constant is
+        its magnitude.
     """
-    axes = (0, 1) if by == "variable" else (0,)
-    location, spread = _measure(values, mask, axes, unit)
-    if by == "column":
-        everywhere = _measure(values, mask, (0, 1), unit)
-        unseen = ~mask.any(axis=0)
-        location = np.where(unseen, everywhere[0], location)
-        spread = np.where(unseen, everywhere[1], spread)
-    else:
-        location, spread = location[None], spread[None]
-    return SignalScaler(location, spread, unit)
+    everywhere = _measure(values, mask, (0, 1), unit)
+    if by == "variable":
+        one = everywhere
+        return SignalScaler(one.location[None], one.spread[None], one.constant[None], unit)
+    unseen = ~mask.any(axis=0)
+    found = _measure(values, mask, (0,), unit)
+    parts = [np.where(unseen, a, b) for a, b in zip(everywhere, found, strict=True)]
+    return SignalScaler(parts[0], parts[1], parts[2], unit)
 
 
-def _measure(values: Array, mask: Mask, axes: tuple[int, ...], unit: bool) -> tuple[Array, Array]:
+def _measure(values: Array, mask: Mask, axes: tuple[int, ...], unit: bool) -> _Measures:
+    low = np.where(mask, values, np.inf).min(axis=axes, initial=np.inf)
+    high = np.where(mask, values, -np.inf).max(axis=axes, initial=-np.inf)
+    seen = mask.any(axis=axes)
+    low, high = np.where(seen, low, 0.0), np.where(seen, high, 0.0)
+    magnitude = np.maximum(np.abs(low), np.abs(high))
+    width = high - low
+    constant = width <= _ROUNDING * magnitude
+    own = np.where(magnitude > 0.0, magnitude, 1.0)
     if unit:
-        low = np.where(mask, values, np.inf).min(axis=axes)
-        high = np.where(mask, values, -np.inf).max(axis=axes)
-        seen = mask.any(axis=axes)
-        low, high = np.where(seen, low, 0.0), np.where(seen, high, 1.0)
-        return low, _not_constant(high - low, low)
+        return _Measures(low, np.where(constant, own, width), constant)
+    # Within 0..1 nothing overflows or cancels: neither squares of 1e200 nor 1e12 + noise.
+    safe = np.where(constant, own, width)
+    part = np.where(mask, (values - low) / safe, 0.0)
     count = np.maximum(mask.sum(axis=axes), 1)
-    location = np.where(mask, values, 0.0).sum(axis=axes) / count
-    rest = np.where(mask, values - location, 0.0)
-    # Scaled before squaring: 1e200 squared is not finite.
-    largest = np.abs(rest).max(axis=axes, initial=0.0)
-    unit_size = np.where(largest > 0.0, largest, 1.0)
-    spread = unit_size * np.sqrt(((rest / unit_size) ** 2).sum(axis=axes) / count)
-    return location, _not_constant(spread, location)
-
-
-def _not_constant(spread: Array, location: Array) -> Array:
-    """Spread, or 1 where it is nothing but rounding."""
-    rounding = 1e-12 * np.abs(location)
-    return np.where(spread > rounding, spread, 1.0)
+    mean = part.sum(axis=axes) / count
+    size = np.sqrt((np.where(mask, part - mean, 0.0) ** 2).sum(axis=axes) / count)
+    location = np.where(constant, low, low + safe * mean)
+    return _Measures(location, np.where(constant, own, safe * size), constant)

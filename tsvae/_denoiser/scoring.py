@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import r2_score
 
+from tsvae._denoiser.alignment import dressed
+from tsvae._denoiser.fitting import hides_entries
 from tsvae._denoiser.generating import DenoiserGenerating
-from tsvae._denoiser.plumbing import _same_shape
+from tsvae._denoiser.plumbing import find_target
 from tsvae._denoiser.signals import Windows
 
 __all__ = ["DenoiserScoring"]
@@ -42,7 +44,7 @@ class DenoiserScoring(DenoiserGenerating):
         """
         signals = self._signals(X, mask)
         windows = signals.windows(overlap=False)
-        given = self._given(condition, len(signals.values))
+        given = self._given_for(condition, signals)
         density = self._log_density(windows, given) - self._fitted().scaler.log_spread(windows.mask)
         return signals.write_scores(density, windows.starts, "log_density")
 
@@ -74,18 +76,12 @@ class DenoiserScoring(DenoiserGenerating):
             observed value in training-standardised units, so that records with gaps compare.
         """
         signals = self._signals(X, mask)
-        given = self._given(condition, len(signals.values))
-        if clean is None and y is not None and _same_shape(y, X):
-            clean = y
-        if clean is not None:
-            target = self._reader().like(clean, None, self._fitted().index, "clean")
-            if target.values.shape != signals.values.shape:
-                raise ValueError(
-                    f"clean must have the shape of X, {signals.values.shape}, got "
-                    f"{target.values.shape}."
-                )
+        given = self._given_for(condition, signals)
+        name, target = find_target(X, y, clean)
+        if target is not None:
+            known = self._clean(dressed(target, X), signals, name)
             denoised = self._reconstructed(signals, given)
-            return float(r2_score(target.values[target.mask], denoised[target.mask]))
+            return float(r2_score(known.values[known.mask], denoised[known.mask]))
         windows = signals.windows(overlap=False)
         n_values = int(windows.mask.sum())
         if not n_values:
@@ -113,7 +109,7 @@ class DenoiserScoring(DenoiserGenerating):
         """
         signals = self._signals(X, mask)
         windows = signals.windows(overlap=True)
-        given = self._given(condition, len(signals.values))
+        given = self._given_for(condition, signals)
         surprise = self._surprise(windows, None if given is None else given[windows.starts.series])
         per_step = signals.blend(surprise, windows.starts)
         seen = signals.mask.sum(axis=2)
@@ -126,7 +122,7 @@ class DenoiserScoring(DenoiserGenerating):
         params = self.get_params(deep=False)
         coder = fitted.coder(params)
         values = self._scaled(windows)
-        if fitted.supervised or params["self_supervision"] is None or params["mask_fraction"] == 0:
+        if not hides_entries(params, fitted.supervised):
             return -coder.reconstruction_log_prob(values, windows.mask, given)
         rng = np.random.default_rng(0)
         # Where an entry is hidden depends on its place alone: equal records, equal scores.
