@@ -273,12 +273,12 @@ class HierarchicalVAE(VAE):
     def _codes(  # type: ignore[override]
         self, features: Tensor, n_samples: int, generator: torch.Generator | None
     ) -> HierarchicalEncodeResult:
-        return joined_codes(self._states(features, n_samples, generator), len(features))
+        return joined_codes(self._states(features, n_samples, generator), features.shape[0])
 
     def _pass(
         self, features: Tensor, n_samples: int, generator: torch.Generator | None
     ) -> HierarchicalForwardResult:
-        return self._decoded(self._states(features, n_samples, generator), len(features))
+        return self._decoded(self._states(features, n_samples, generator), features.shape[0])
 
     def _decoded(self, states: LadderStates, n_records: int) -> HierarchicalForwardResult:
         x_hat = self.decoder(states.top_down).reshape(n_records, -1, *self.record_shape)

@@ -222,8 +222,10 @@ class Ladder(nn.Module):
         heads = zip(self.bottom_up(x), self.mean_heads, self.log_var_heads, strict=True)
         for features, mean_head, log_var_head in heads:
             law = Gaussian(mean_head(features), limit_log_variance(log_var_head(features)))
-            said.append(Gaussian(*(part.repeat_interleave(n_samples, dim=0) for part in law)))
-        return self._descend(len(x) * n_samples, said=said, noise=noise)
+            if n_samples > 1:
+                law = Gaussian(*(part.repeat_interleave(n_samples, dim=0) for part in law))
+            said.append(law)
+        return self._descend(x.shape[0] * n_samples, said=said, noise=noise)
 
     def generate(self, z: Sequence[Tensor]) -> LadderStates:
         """Top-down pass of given codes.
@@ -237,7 +239,7 @@ class Ladder(nn.Module):
         LadderStates
             Whose posterior is the prior.
         """
-        return self._descend(len(z[0]), given=z)
+        return self._descend(z[0].shape[0], given=z)
 
     def sample(self, n: int, noise: Sequence[Tensor] | None = None) -> LadderStates:
         """Draw from the prior.

@@ -195,13 +195,14 @@ class VQVAE(BaseAutoencoder):
     def _continuous(self, features: Tensor) -> Tensor:
         """Return encoder outputs as code vectors to be: ``(B, L, code_dim)``."""
         mu: Tensor = self.head(self.head_input(features))
-        return mu.reshape(len(mu), self.n_code_steps, self.code_dim)
+        return mu.reshape(mu.shape[0], self.n_code_steps, self.code_dim)
 
     def _quantised(self, mu: Tensor, n_samples: int) -> VQEncodeResult:
         quantised = self.codebook(mu)
-        shape = (len(mu), n_samples, *self.latent_shape)
+        n = mu.shape[0]  # not len(mu): exporters trace the number of records
         z, mu = (
-            part.reshape(len(mu), 1, *self.latent_shape).expand(shape) for part in (quantised.z, mu)
+            part.reshape(n, 1, *self.latent_shape).expand(n, n_samples, *self.latent_shape)
+            for part in (quantised.z, mu)
         )
         return VQEncodeResult(z, mu, None, quantised.codes, quantised.commitment.sum(-1))
 
