@@ -1,4 +1,4 @@
-"""Pictures of forecasts, fills, latent dynamics and training, in scikit-learn's Display convention.
+"""Pictures of what the estimators do, in scikit-learn's Display convention.
 
 A display stores the data it draws; ``from_estimator`` makes one from a fitted estimator,
 ``plot(ax=None)`` draws it and returns it, with ``figure_``, ``ax_`` and ``axes_`` set. Needs
@@ -9,12 +9,20 @@ from __future__ import annotations
 
 from tsvae.plotting._dynamics import LatentDynamicsDisplay
 from tsvae.plotting._forecast import ForecastDisplay
+from tsvae.plotting._interpolation import InterpolationDisplay
+from tsvae.plotting._latent_normality import LatentNormalityDisplay
+from tsvae.plotting._latent_scatter import LatentScatterDisplay
+from tsvae.plotting._latent_traversal import LatentTraversalDisplay
 from tsvae.plotting._reconstruction import ReconstructionDisplay
 from tsvae.plotting._training import TrainingDisplay
 
 __all__ = [
     "ForecastDisplay",
+    "InterpolationDisplay",
     "LatentDynamicsDisplay",
+    "LatentNormalityDisplay",
+    "LatentScatterDisplay",
+    "LatentTraversalDisplay",
     "ReconstructionDisplay",
     "TrainingDisplay",
 ]

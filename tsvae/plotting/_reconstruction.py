@@ -1,4 +1,4 @@
-"""Observed points and filled gaps."""
+"""What was observed and what a model makes of it: filled gaps, denoised signals."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from tsvae.plotting._style import (
     legend_above,
     make_canvas,
     require_matplotlib,
+    shade_steps,
     short,
 )
+from tsvae.plotting._signals import choose_records, read_signals, split_draws
 from tsvae.plotting._tracks import read_track, select_variables
 
 if TYPE_CHECKING:
@@ -30,31 +32,40 @@ Float = NDArray[np.float64]
 
 
 class ReconstructionDisplay:
-    """What was observed and what was filled in, one panel for each variable.
+    """What was observed and what a model makes of it, one panel for each variable or record.
 
-    Make it with :meth:`from_estimator` or :meth:`from_predictions`; all parameters are stored as
-    attributes.
+    Of a forecaster: gaps filled, with a band. Of a denoiser: the denoised signal at every step,
+    gaps shaded, beside the clean signal if it is known.
+
+    Make it with :meth:`from_estimator`, :meth:`from_predictions` or :meth:`from_signals`; all
+    parameters are stored as attributes.
 
     Parameters
     ----------
     times : ndarray of shape (n_steps,)
         Stamps, datetime64 or numbers.
-    observed : ndarray of shape (n_steps, n_variables)
+    observed : ndarray of shape (n_steps, n_panels)
         The data, NaN in gaps.
-    filled : ndarray of shape (n_steps, n_variables)
-        The data with gaps filled.
+    filled : ndarray of shape (n_steps, n_panels)
+        The data with gaps filled, or denoised.
     names : list of str
-        Names of the variables.
-    lower, upper : ndarray of shape (n_steps, n_variables), default=None
-        Band of the smoothed values; drawn in gaps.
+        Names of the variables or records.
+    lower, upper : ndarray of shape (n_steps, n_panels), default=None
+        Band; of filled data drawn in gaps.
     coverage : float, default=None
         Probability of the band.
+    clean : ndarray of shape (n_steps, n_panels), default=None
+        What the reconstruction should be, where known.
+    denoised : bool, default=False
+        Whether `filled` differs from `observed` outside of gaps too: drawn at every step.
+    axis_name : str, default="time"
+        Of the x axis.
 
     Attributes
     ----------
     figure_ : matplotlib Figure
     axes_ : list of matplotlib Axes
-        One for each variable; ``ax_`` is the first.
+        One for each panel; ``ax_`` is the first.
     """
 
     figure_: Figure
@@ -71,6 +82,9 @@ class ReconstructionDisplay:
         lower: Float | None = None,
         upper: Float | None = None,
         coverage: float | None = None,
+        clean: Float | None = None,
+        denoised: bool = False,
+        axis_name: str = "time",
     ) -> None:
         self.times = times
         self.observed = observed
@@ -79,6 +93,9 @@ class ReconstructionDisplay:
         self.lower = lower
         self.upper = upper
         self.coverage = coverage
+        self.clean = clean
+        self.denoised = denoised
+        self.axis_name = axis_name
 
     @classmethod
     def from_estimator(
@@ -86,29 +103,43 @@ class ReconstructionDisplay:
         estimator: Any,
         X: Any,
         *,
+        clean: Any = None,
+        condition: Any = None,
+        n_draws: int = 0,
         coverage: float = 0.9,
         series: Any = None,
+        max_series: int = 3,
         variables: Sequence[Any] | None = None,
         max_variables: int = 4,
         ax: Any = None,
         **plot_params: Any,
     ) -> ReconstructionDisplay:
-        """Fill the gaps of X with a fitted estimator and draw them.
+        """Fill the gaps of X, or denoise it, with a fitted estimator and draw the result.
 
         Parameters
         ----------
         estimator : object
-            A fitted estimator with `impute`; the band is drawn if it also has `impute_quantiles`.
+            A fitted estimator with `reconstruct`, as a denoiser has it, or with `impute`; of the
+            latter the band is drawn if it also has `impute_quantiles`.
         X : container
-            Data with gaps.
+            Signals, or data with gaps. All of it is reconstructed.
+        clean : same kind as X, default=None
+            Clean signals, for a denoiser.
+        condition : optional
+            One row for each record, for a denoiser with conditions.
+        n_draws : int, default=0
+            Draws from q(z | x) that the band of a denoiser is made of; 0 draws none.
         coverage : float, default=0.9
             Probability of the band.
-        series : label, default=None
-            Which series of a panel; None takes the first.
+        series : label or list of labels, default=None
+            Which records, or which series of a panel (one); positions where there are no labels.
+            None takes the first `max_series` records, the first series.
+        max_series : int, default=3
+            Records at most, if `series` is None.
         variables : sequence of labels, default=None
             Variables to draw; None takes the first `max_variables`.
         max_variables : int, default=4
-            Panels at most, if `variables` is None.
+            Variables at most (of each record), if `variables` is None.
         ax : Axes or sequence of Axes, default=None
             Where to draw; None makes a figure.
         **plot_params
@@ -124,9 +155,35 @@ class ReconstructionDisplay:
             If `coverage` is not strictly between 0 and 1.
         KeyError
             If there is no such series or variable.
+        TypeError
+            If the estimator is no denoiser and `clean`, `condition` or `n_draws` are given.
         """
         require_matplotlib("ReconstructionDisplay")
         level = float(check_levels(coverage, "coverage"))
+        if hasattr(estimator, "reconstruct"):
+            given = {} if condition is None else {"condition": condition}
+            draws: Sequence[Any] = ()
+            denoised = estimator.reconstruct(X, **given)
+            if n_draws:
+                draws = split_draws(estimator.augment(X, n_draws, **given), n_draws)
+            display = cls.from_signals(
+                X,
+                denoised,
+                clean=clean,
+                draws=draws,
+                coverage=level,
+                estimator=estimator,
+                series=series,
+                max_series=max_series,
+                variables=variables,
+                max_variables=max_variables,
+            )
+            return display.plot(ax=ax, **plot_params)
+        if clean is not None or condition is not None or n_draws:
+            raise TypeError(
+                "clean, condition and n_draws are for estimators with a method reconstruct, which "
+                f"{type(estimator).__name__} has not; leave them out."
+            )
         quantiles = None
         if hasattr(estimator, "impute_quantiles"):
             bounds = [round(0.5 - level / 2, 10), round(0.5 + level / 2, 10)]
@@ -199,15 +256,86 @@ class ReconstructionDisplay:
             coverage=coverage,
         )
 
+    @classmethod
+    def from_signals(
+        cls,
+        X: Any,
+        denoised: Any,
+        *,
+        clean: Any = None,
+        draws: Sequence[Any] = (),
+        coverage: float = 0.9,
+        estimator: Any = None,
+        series: Any = None,
+        max_series: int = 3,
+        variables: Sequence[Any] | None = None,
+        max_variables: int = 4,
+    ) -> ReconstructionDisplay:
+        """Make a display of denoised signals; `plot` draws it.
+
+        Parameters
+        ----------
+        X : container
+            Records (rows), as a denoiser reads them.
+        denoised : same kind as X
+            The same, denoised.
+        clean : same kind as X, default=None
+            Clean signals.
+        draws : sequence of the same kind as X, default=()
+            Variants of the denoised signals; their quantiles are the band.
+        coverage : float, default=0.9
+            Probability of the band.
+        estimator : object, default=None
+            A denoiser whose ``window``, ``time``, ``series`` and ``freq`` say how containers are
+            read.
+        series, max_series, variables, max_variables
+            As in :meth:`from_estimator`.
+
+        Returns
+        -------
+        ReconstructionDisplay
+        """
+        given = read_signals(X, estimator)
+        records = choose_records(given.keys, series, max_series)
+        chosen = select_variables(given.names, variables, max_variables)
+
+        def panels(container: Any, name: str) -> Float:
+            found = read_signals(container, estimator, name=name).values
+            if found.shape != given.values.shape:
+                raise ValueError(
+                    f"{name} must have the shape of X, {given.values.shape} (records, steps, "
+                    f"variables); got {found.shape}."
+                )
+            picked = found[np.ix_(records, range(found.shape[1]), chosen)]
+            return np.moveaxis(picked, 1, 0).reshape(found.shape[1], -1)
+
+        lower = upper = None
+        if len(draws):
+            tail = (1 - coverage) / 2
+            drawn = np.stack([panels(draw, "draws") for draw in draws])
+            lower, upper = np.quantile(drawn, [tail, 1 - tail], axis=0)
+        return cls(
+            times=given.axis,
+            observed=panels(X, "X"),
+            filled=panels(denoised, "denoised"),
+            names=[given.title(record, k) for record in records for k in chosen],
+            lower=lower,
+            upper=upper,
+            coverage=coverage if len(draws) else None,
+            clean=None if clean is None else panels(clean, "clean"),
+            denoised=True,
+            axis_name=given.axis_name,
+        )
+
     def plot(self, ax: Any = None, *, color: str = BLUE) -> Any:
         """Draw the display.
 
         Parameters
         ----------
         ax : Axes or sequence of Axes, default=None
-            Where to draw: one axes for each variable, or one that is divided. None makes a figure.
+            Where to draw: one axes for each panel, or one that is divided. None makes a figure.
         color : str, default="#0072B2"
-            Colour of fill and band.
+            Colour of the band.
 
         Returns
         -------
@@ -218,20 +346,40 @@ class ReconstructionDisplay:
         self.figure_, self.axes_ = make_canvas(ax, len(self.names), height=2.3)
         self.ax_ = self.axes_[0]
         for k, panel in enumerate(self.axes_):
-            self._plot_variable(panel, k, color)
+            if self.denoised:
+                self._plot_signal(panel, k, color)
+            else:
+                self._plot_variable(panel, k, color)
             dress(panel, times=self.times)
             panel.set_ylabel(short(self.names[k]), color=INK, fontsize=10)
         hide_inner_labels(self.axes_)
         if not np.issubdtype(self.times.dtype, np.datetime64):
-            self.axes_[-1].set_xlabel("time", color=INK, fontsize=10)
+            self.axes_[-1].set_xlabel(self.axis_name, color=INK, fontsize=10)
         legend_above(self.ax_)
         return self
 
+    def _plot_signal(self, ax: Axes, k: int, color: str) -> None:
+        lines: dict[str, Any] = {"linewidth": 1.4}
+        gap = np.isnan(self.observed[:, k]) & np.isfinite(self.filled[:, k])
+        shade_steps(ax, self.times, gap, "gap")
+        grey = {"color": "#8A8A8A", "linewidth": 0.8}
+        ax.plot(self.times, self.observed[:, k], **grey, label="observed")
+        seen = ~np.isnan(self.observed[:, k])
+        alone = np.where(seen & ~_near(seen), self.observed[:, k], np.nan)
+        ax.plot(self.times, alone, color=grey["color"], linestyle="", marker=".", markersize=2)
+        if self.lower is not None and self.upper is not None:
+            share = "" if self.coverage is None else f"{self.coverage * 100:g} % of "
+            style: dict[str, Any] = {"color": color, "alpha": 0.3, "linewidth": 0}
+            band = (self.times, self.lower[:, k], self.upper[:, k])
+            ax.fill_between(*band, **style, label=f"{share}draws")
+        if self.clean is not None:
+            ax.plot(self.times, self.clean[:, k], color=INK, **lines, label="clean")
+        ax.plot(self.times, self.filled[:, k], color=VERMILLION, **lines, label="denoised")
+        ax.margins(x=0.01)
+
     def _plot_variable(self, ax: Axes, k: int, color: str) -> None:
         gap = np.isnan(self.observed[:, k])
-        near = gap.copy()  # the line reaches the points on either side of a gap
-        near[1:] |= gap[:-1]
-        near[:-1] |= gap[1:]
+        near = gap | _near(gap)  # the line reaches the points on either side of a gap
         size = 3.5 if len(gap) <= 400 else 2.0
         ax.plot(
             self.times,
@@ -260,3 +408,11 @@ class ReconstructionDisplay:
         ax.plot(self.times, line, color=VERMILLION, linewidth=1.2, label="filled")
         only = np.where(gap, self.filled[:, k], np.nan)
         ax.plot(self.times, only, color=VERMILLION, linestyle="", marker="o", markersize=size - 0.5)
+
+
+def _near(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether a neighbour is flagged."""
+    near = np.zeros_like(flags)
+    near[1:] |= flags[:-1]
+    near[:-1] |= flags[1:]
+    return near

@@ -22,6 +22,10 @@ PURPLE = "#CC79A7"
 SKY = "#56B4E9"
 YELLOW = "#F0E442"
 GRID = "#DDDDDD"
+SHADE = "#EFE3C8"
+
+
+_CATEGORIES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, INK)
 
 
 class Canvas(NamedTuple):
@@ -89,6 +93,28 @@ def make_canvas(ax: Any, n_panels: int, *, height: float, share_x: bool = True) 
     return Canvas(figure, axes)
 
 
+def make_grid(ax: Any, n_panels: int, n_columns: int) -> Canvas:
+    """Make `n_panels` axes in rows of `n_columns`, as :func:`make_canvas` does below each other."""
+    import matplotlib.pyplot as plt
+
+    n_rows = -(-n_panels // n_columns)
+    if ax is None:
+        size = (3.1 * n_columns + 0.4, 2.4 * n_rows + 0.3)
+        figure, grid = plt.subplots(
+            n_rows, n_columns, squeeze=False, figsize=size, layout="constrained"
+        )
+        for spare in grid.ravel()[n_panels:]:
+            spare.remove()
+        return Canvas(figure, list(grid.ravel()[:n_panels]))
+    given = list(np.ravel(np.asarray(ax, dtype=object)))
+    if len(given) > 1 or n_panels == 1:
+        return make_canvas(ax, n_panels, height=1.0)
+    cells = divide(given[0], n_rows, n_columns)
+    figure = given[0].figure
+    axes = [figure.add_subplot(cells[k // n_columns, k % n_columns]) for k in range(n_panels)]
+    return Canvas(figure, axes)
+
+
 def divide(ax: Axes, n_rows: int, n_columns: int, **options: Any) -> Any:
     """Hide `ax` and return a grid of cells in its place."""
     from matplotlib.gridspec import GridSpecFromSubplotSpec
@@ -118,6 +144,38 @@ def dress(ax: Axes, *, times: NDArray[Any] | None = None) -> None:
         locator = AutoDateLocator(minticks=4, maxticks=9)
         ax.xaxis.set_major_locator(locator)
         ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+
+def gradient(places: NDArray[Any]) -> list[Any]:
+    """Colours from dark blue to orange for places from 0 to 1, readable on white."""
+    from matplotlib import colormaps
+
+    return [colormaps["plasma"](0.8 * float(place)) for place in places]
+
+
+def category_colors(n: int) -> list[Any]:
+    """Colours that tell `n` categories apart."""
+    if n <= len(_CATEGORIES):
+        return list(_CATEGORIES[:n])
+    from matplotlib import colormaps
+
+    return [colormaps["turbo"]((k + 0.5) / n) for k in range(n)]
+
+
+def shade_steps(ax: Axes, times: NDArray[Any], flags: NDArray[np.bool_], label: str) -> None:
+    """Shade the steps that are flagged, half a step to either side."""
+    if not flags.any() or len(times) < 2:
+        return
+    if np.issubdtype(times.dtype, np.datetime64):
+        from matplotlib.dates import date2num
+
+        times = date2num(times)
+    middle = (times[1:] + times[:-1]) / 2
+    edges = np.concatenate([[2 * times[0] - middle[0]], middle, [2 * times[-1] - middle[-1]]])
+    change = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(int)))
+    runs = [(edges[a], edges[b] - edges[a]) for a, b in change.reshape(-1, 2)]
+    style: dict[str, Any] = {"facecolor": SHADE, "linewidth": 0, "zorder": 0.4}
+    ax.broken_barh(runs, (0, 1), transform=ax.get_xaxis_transform(), label=label, **style)
 
 
 def hide_inner_labels(axes: Sequence[Axes]) -> None:

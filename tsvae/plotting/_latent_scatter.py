@@ -1,0 +1,285 @@
+"""Codes in the plane, coloured by a label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsvae.plotting._latents import read_codes
+from tsvae.plotting._style import (
+    BLUE,
+    INK,
+    category_colors,
+    dress,
+    legend_above,
+    make_canvas,
+    require_matplotlib,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Float = NDArray[np.float64]
+LabelKind = Literal["auto", "categorical", "continuous"]
+
+_MOST_CATEGORIES = 10
+
+
+class LatentScatterDisplay:
+    """Codes of records in the plane, two of their entries or two principal components.
+
+    Make it with :meth:`from_estimator`; all parameters are stored as attributes.
+
+    Parameters
+    ----------
+    coordinates : ndarray of shape (n_records, 2)
+    axis_names : sequence of two str
+    labels : array-like of shape (n_records,), default=None
+        What the colours mean. Missing ones (NaN, None) are grey.
+    label_name : str, default="label"
+    kind : {"auto", "categorical", "continuous"}, default="auto"
+        auto: numbers are continuous, except for at most ten different whole numbers.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+    ax_ : matplotlib Axes
+    colorbar_ : matplotlib Colorbar or None
+        Of continuous labels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from tsvae.plotting import LatentScatterDisplay
+    >>> names = ["z0", "z1"]
+    >>> points = np.eye(2)
+    >>> LatentScatterDisplay(coordinates=points, axis_names=names, labels=["a", "b"]).kind
+    'categorical'
+    """
+
+    figure_: Figure
+    ax_: Axes
+    axes_: list[Axes]
+    colorbar_: Any
+
+    def __init__(
+        self,
+        *,
+        coordinates: Float,
+        axis_names: Sequence[str],
+        labels: Any = None,
+        label_name: str = "label",
+        kind: LabelKind = "auto",
+    ) -> None:
+        if np.ndim(coordinates) != 2 or np.shape(coordinates)[1] != 2:
+            raise ValueError(
+                f"coordinates must have shape (n_records, 2); got {np.shape(coordinates)}."
+            )
+        if kind not in ("auto", "categorical", "continuous"):
+            raise ValueError(f"kind must be 'auto', 'categorical' or 'continuous'; got {kind!r}.")
+        self.coordinates = np.asarray(coordinates, dtype=float)
+        self.axis_names = list(axis_names)
+        self.labels = None if labels is None else _read_labels(labels, len(self.coordinates))
+        self.label_name = label_name
+        self.kind = kind
+        if self.labels is not None and kind == "auto":
+            self.kind = _kind_of(self.labels)
+        if self.labels is not None and self.kind == "continuous" and self.labels.dtype == object:
+            raise ValueError("kind='continuous' needs labels that are numbers.")
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        *,
+        labels: Any = None,
+        entries: tuple[int, int] | None = None,
+        kind: LabelKind = "auto",
+        label_name: str | None = None,
+        condition: Any = None,
+        ax: Any = None,
+        **plot_params: Any,
+    ) -> LatentScatterDisplay:
+        """Draw the codes that a fitted denoiser gives to X.
+
+        Parameters
+        ----------
+        estimator : object
+            A fitted estimator with `encode`.
+        X : container
+            Records.
+        labels : array-like of shape (n_records,), default=None
+            What the colours mean; with ``window=`` one for each row that `encode` gives.
+        entries : (int, int), default=None
+            Latent entries to draw. None takes the two there are, or the first two principal
+            components of the codes of X if there are more.
+        kind : {"auto", "categorical", "continuous"}, default="auto"
+            Of the labels.
+        label_name : str, default=None
+            None takes the name of a Series.
+        condition : optional
+            One row for each record, for a denoiser with conditions.
+        ax : Axes, default=None
+            Where to draw; None makes a figure.
+        **plot_params
+            Passed on to :meth:`plot`.
+
+        Returns
+        -------
+        LatentScatterDisplay
+
+        Raises
+        ------
+        ValueError
+            If codes have one entry only, or `entries` or the number of labels do not fit.
+        """
+        require_matplotlib("LatentScatterDisplay")
+        codes = read_codes(estimator, X, condition)
+        coordinates, names = _project(codes, entries)
+        name = getattr(labels, "name", None) if label_name is None else label_name
+        display = cls(
+            coordinates=coordinates,
+            axis_names=names,
+            labels=labels,
+            label_name="label" if name is None else str(name),
+            kind=kind,
+        )
+        return display.plot(ax=ax, **plot_params)
+
+    def plot(self, ax: Any = None, *, size: float | None = None, cmap: str = "viridis") -> Any:
+        """Draw the display.
+
+        Parameters
+        ----------
+        ax : Axes, default=None
+            Where to draw; None makes a figure.
+        size : float, default=None
+            Area of a point in square points; None chooses by their number.
+        cmap : str, default="viridis"
+            Colours of continuous labels.
+
+        Returns
+        -------
+        LatentScatterDisplay
+            Itself.
+        """
+        require_matplotlib("LatentScatterDisplay")
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            self.figure_, ax = plt.subplots(figsize=(6.4, 5.4), layout="constrained")
+        self.figure_, self.axes_ = make_canvas(ax, 1, height=5.0)
+        self.ax_ = self.axes_[0]
+        self.colorbar_ = None
+        if size is None:
+            size = float(np.clip(12000 / max(len(self.coordinates), 1), 6, 36))
+        style: dict[str, Any] = {"s": size, "linewidth": 0.3, "edgecolor": "white"}
+        if self.labels is None:
+            self.ax_.scatter(*self.coordinates.T, color=BLUE, **style)
+        elif self.kind == "categorical":
+            self._plot_categories(self.labels, style)
+        else:
+            self._plot_numbers(self.labels, cmap, style)
+        dress(self.ax_)
+        self.ax_.set_xlabel(self.axis_names[0], color=INK, fontsize=10)
+        self.ax_.set_ylabel(self.axis_names[1], color=INK, fontsize=10)
+        return self
+
+    def _plot_categories(self, labels: NDArray[Any], style: dict[str, Any]) -> None:
+        missing = _missing(labels)
+        known = sorted(set(labels[~missing].tolist()), key=_sort_key)
+        grey = "#BBBBBB"
+        for label, color in zip(known, category_colors(len(known)), strict=True):
+            own = np.array([value == label for value in labels.tolist()]) & ~missing
+            self.ax_.scatter(*self.coordinates[own].T, color=color, label=_write(label), **style)
+        if missing.any():
+            self.ax_.scatter(*self.coordinates[missing].T, color=grey, label="none", **style)
+        legend_above(self.ax_, n_columns=6)
+        legend = self.ax_.get_legend()
+        legend.set_title(self.label_name, prop={"size": 9})
+        legend.set_alignment("left")
+
+    def _plot_numbers(self, labels: NDArray[Any], cmap: str, style: dict[str, Any]) -> None:
+        missing = _missing(labels)
+        if missing.any():
+            self.ax_.scatter(*self.coordinates[missing].T, color="#BBBBBB", **style)
+        values = labels[~missing].astype(float)
+        points = self.ax_.scatter(*self.coordinates[~missing].T, c=values, cmap=cmap, **style)
+        self.colorbar_ = self.figure_.colorbar(points, ax=self.ax_, pad=0.02)
+        self.colorbar_.set_label(self.label_name, color=INK, fontsize=10)
+        self.colorbar_.outline.set_visible(False)
+        self.colorbar_.ax.tick_params(colors=INK, labelsize=9)
+
+
+def _project(codes: Float, entries: tuple[int, int] | None) -> tuple[Float, list[str]]:
+    """Coordinates (N, 2) and the names of their axes."""
+    n_latent = codes.shape[1]
+    if n_latent < 2:
+        raise ValueError(
+            "The codes have one entry; a scatter needs two. Fit with a larger latent_dim."
+        )
+    if entries is None and n_latent == 2:
+        entries = (0, 1)
+    if entries is not None:
+        pair = np.asarray(entries)
+        if pair.shape != (2,) or not ((pair >= 0) & (pair < n_latent)).all():
+            raise ValueError(
+                f"entries must be two positions from 0 to {n_latent - 1}; got {entries!r}."
+            )
+        return codes[:, pair], [f"z{place}" for place in pair]
+    if len(codes) < 2:
+        raise ValueError(
+            "Principal components need two records or more; give more, or choose entries=(0, 1)."
+        )
+    centred = codes - codes.mean(axis=0)
+    _, size, directions = np.linalg.svd(centred, full_matrices=False)
+    share = size**2 / max(float((size**2).sum()), 1e-300)
+    # The sign of a component is arbitrary; its largest weight is made positive.
+    directions *= np.sign(directions[np.arange(len(directions)), np.abs(directions).argmax(1)])[
+        :, None
+    ]
+    names = [f"principal component {k + 1} of the codes ({share[k]:.0%})" for k in (0, 1)]
+    return centred @ directions[:2].T, names
+
+
+def _read_labels(labels: Any, n_records: int) -> NDArray[Any]:
+    """One label for each record: floats if all are numbers, else objects."""
+    found = np.asarray(labels, dtype=object)
+    if found.shape != (n_records,):
+        raise ValueError(
+            f"labels must hold one value for each of the {n_records} records; got shape "
+            f"{found.shape}."
+        )
+    known = found[~_missing(found)]
+    if any(isinstance(value, bool | np.bool_ | str) for value in known):
+        return found
+    try:
+        return np.where(_missing(found), np.nan, found).astype(float)
+    except (TypeError, ValueError):
+        return found
+
+
+def _missing(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which labels are None, NaN or NaT."""
+    return np.array([value is None or value != value for value in labels.tolist()], dtype=bool)
+
+
+def _kind_of(labels: NDArray[Any]) -> LabelKind:
+    if labels.dtype == object:
+        return "categorical"
+    known = np.unique(labels[~np.isnan(labels)])
+    whole = bool((known == np.round(known)).all())
+    return "categorical" if whole and len(known) <= _MOST_CATEGORIES else "continuous"
+
+
+def _write(label: Any) -> str:
+    return f"{label:g}" if isinstance(label, float) else str(label)
+
+
+def _sort_key(label: Any) -> tuple[bool, Any]:
+    return (isinstance(label, str), label if isinstance(label, str | float) else str(label))
