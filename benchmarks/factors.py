@@ -306,7 +306,7 @@ def run_study(options: argparse.Namespace, budget: Budget) -> bool:
     frechet, discriminative = np.mean([floor(seed) for seed in options.seeds], axis=0)
     notes = (
         f"{DATA_NOTES} VAE, MLPs of {HIDDEN_SIZES}, {budget.n_steps:,} steps of "
-        f"{2 * budget.n_pairs} series; {len(options.seeds)} seed(s). Active: code entries with a "
+        f"{2 * budget.n_pairs} series; seeds {options.seeds}. Active: code entries with a "
         "KL above 0.01 nats. Frechet distance by simple statistics and discriminative score by a "
         "random forest on them, of decoded draws from the prior against series without noise; two "
         f"sets of real series have {frechet:.2f} and {discriminative:.3f}."
