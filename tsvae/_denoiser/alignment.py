@@ -31,12 +31,22 @@ def _shape(data: Any) -> tuple[Any, ...]:
     return tuple(shape)
 
 
-def dressed(data: Any, X: Any) -> Any:
+def dressed(data: Any, X: Any, name: str) -> Any:
     """Give an array of X's shape the labels of X, and take them from a frame beside an array.
 
     A step of a pipeline may return an array for a frame: positions are meant then.
+
+    Raises
+    ------
+    ValueError
+        If the number of axes differs.
     """
-    if _shape(data) != _shape(X):
+    ours, theirs = _shape(data), _shape(X)
+    if len(ours) != len(theirs) and not (hasattr(data, "dims") or hasattr(X, "dims")):
+        raise ValueError(
+            f"{name} must hold the clean signals of X in the same shape, {theirs}; got {ours}."
+        )
+    if ours != theirs:
         return data
     labelled = hasattr(data, "dims") or isinstance(data, pd.DataFrame | pd.Series)
     if isinstance(X, np.ndarray) and isinstance(data, pd.DataFrame):

@@ -47,9 +47,23 @@ def build_model(
         encoder, decoder = networks or _networks(design, generator)
         model = _plain(design, encoder, decoder, shared)
     sample = torch.zeros(2, design.n_steps, design.n_features)
-    if design.n_conditions:
-        return model.build(sample, condition=torch.zeros(2, design.n_conditions))
-    return model.build(sample)
+    given = {"condition": torch.zeros(2, design.n_conditions)} if design.n_conditions else {}
+    try:
+        return model.build(sample, **given)
+    except (RuntimeError, ValueError) as error:
+        if networks is None:
+            raise
+        raise ValueError(_misfit(design, error)) from error
+
+
+def _misfit(design: Design, error: Exception) -> str:
+    channels = 2 * design.n_features + design.n_conditions
+    width = design.latent_dim + design.n_conditions
+    return (
+        "the networks of architecture=(encoder, decoder) do not fit the data: the encoder gets "
+        f"(B, {design.n_steps}, {channels}), values, mask and conditions; the decoder gets codes "
+        f"(B, {width}) and gives (B, {design.n_steps}, {design.n_features}). torch says: {error}"
+    )
 
 
 def _shared_options(design: Design, generator: torch.Generator) -> dict[str, Any]:

@@ -157,15 +157,18 @@ class DenoiserCoding(DenoiserPlumbing):
             codes = np.asarray(Z, dtype=float)
         except (TypeError, ValueError):
             raise ValueError("Z must hold numbers, one row of codes for each record.") from None
-        if codes.ndim != 2 or codes.shape[1] != self._fitted().model.n_latent:
+        if codes.ndim != 2 or codes.shape[1] != self.n_latent_ or not len(codes):
             raise ValueError(
-                f"Z must have shape (n_records, {self._fitted().model.n_latent}), as encode() "
-                f"gives it; got {codes.shape}."
+                f"Z must have shape (n_records, {self.n_latent_}), as encode() gives it, with at "
+                f"least one row; got {codes.shape}."
             )
         bad = np.argwhere(~np.isfinite(codes))
         if len(bad):
             row, column = (int(i) for i in bad[0])
-            raise ValueError(f"Z has a value that is not finite in row {row}, column {column}.")
+            raise ValueError(
+                f"Z has a value that is not finite in row {row}, column {column}; codes have no "
+                "gaps, so give those of encode()."
+            )
         return codes, labels
 
     def _write_new(self, values: Array, labels: Any) -> Any:

@@ -110,6 +110,7 @@ def fit_denoiser(
     DenoiserFit
     """
     signals = problem.signals
+    _check_lengths(signals, params)
     n_conditions = 0 if problem.conditions is None else problem.conditions.n_outputs
     design = design_model(params, signals.steps, signals.values.shape[2], n_conditions)
     scaler = _scaler(problem, design, params)
@@ -131,6 +132,20 @@ def fit_denoiser(
         log=log,
     )
     return _measured(fit, problem, _examined(signals, seed), params, seed)
+
+
+def _check_lengths(signals: Signals, params: Parameters) -> None:
+    longest = int(np.max(signals.index.lengths))
+    if signals.window is not None and signals.window > longest:
+        raise ValueError(
+            f"window={signals.window} is longer than the longest series, {longest} steps; choose a "
+            "shorter window, or window=None if rows are records."
+        )
+    if params["block_length"] >= signals.steps > 1:
+        raise ValueError(
+            f"block_length={params['block_length']} must be less than the {signals.steps} steps "
+            "that the model sees at once; hidden entries are predicted from those beside them."
+        )
 
 
 def _measured(
@@ -155,7 +170,8 @@ def _measured(
         mask,
         reconstruction,
     )
-    warn_about(health, fit.design.kind, fit.design.latent)
+    if len(values) > 1:  # one record leaves nothing to tell apart
+        warn_about(health, fit.design.kind, fit.design.latent)
     density = fit_density(posterior[:, 0], posterior[:, 1], seed)
     return replace(fit, density=density, health=health)
 

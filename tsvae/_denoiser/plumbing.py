@@ -74,7 +74,7 @@ class DenoiserPlumbing(TorchEstimator):
         target = None
         name, found = find_target(X, y, clean)
         if found is not None:
-            target = self._clean(dressed(found, X), signals, name)
+            target = self._clean(dressed(found, X, name), signals, name)
         conditions = self._fit_conditions(condition, signals)
         given = None
         if conditions is not None:

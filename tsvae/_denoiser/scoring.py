@@ -79,7 +79,11 @@ class DenoiserScoring(DenoiserGenerating):
         given = self._given_for(condition, signals)
         name, target = find_target(X, y, clean)
         if target is not None:
-            known = self._clean(dressed(target, X), signals, name)
+            known = self._clean(dressed(target, X, name), signals, name)
+            if known.mask.sum() < 2:
+                raise ValueError(
+                    f"{name} holds one observed value; R2 needs two or more. Give more records."
+                )
             denoised = self._reconstructed(signals, given)
             return float(r2_score(known.values[known.mask], denoised[known.mask]))
         windows = signals.windows(overlap=False)
