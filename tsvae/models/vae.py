@@ -232,7 +232,7 @@ class VAE(BaseAutoencoder):
         return self.beta_schedule.value(step)
 
     def _criterion_beta(self) -> float:
-        return 1.0 if self.beta else 0.0  # a Wasserstein autoencoder never pays for its rate
+        return self.beta  # the final weight: epochs of an annealed run compare
 
     def compute_loss(
         self,
