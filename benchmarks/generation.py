@@ -213,8 +213,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--noise",
         action=argparse.BooleanOptionalAction,
-        default=True,
-        help="add the observation noise that the model has found, as real beats have some",
+        default=False,
+        help="add the observation noise that the model has found (white, of one power)",
     )
     add_common_options(parser, "VAEDenoiser")
     options = parser.parse_args(arguments)
