@@ -60,6 +60,7 @@ class DenoiserCoding(DenoiserPlumbing):
             Labels of the records are those of Z. With ``window=`` an array
             (n_records, window, n_variables).
         """
+        self._fitted()
         codes, labels = self._read_codes(Z)
         given = self._given(condition, len(codes))
         coder = self._fitted().coder(self.get_params(deep=False))
