@@ -263,6 +263,23 @@ def test_latent_display_draws_states_eigenvalues_and_table(frame):
     assert "1 of less variance not shown" in display.ax_.get_title(loc="left")
 
 
+def test_latent_states_are_named_as_the_estimator_names_them(frame):
+    class Named(Forecaster):
+        def get_feature_names_out(self):
+            return np.array(["load_z0", "load_z1", "wind_z0"], dtype=object)
+
+    display = LatentDynamicsDisplay.from_estimator(Named(), frame, max_latents=2)
+    assert [ax.get_ylabel() for ax in display.axes_] == ["load_z1", "wind_z0"]
+    with pytest.raises(ValueError, match="names must name the 3 latent states; got 1"):
+        LatentDynamicsDisplay(
+            times=np.arange(4),
+            mean=np.zeros((4, 3)),
+            variance=np.ones((4, 3)),
+            eigenvalues=np.zeros(3),
+            names=["a"],
+        )
+
+
 def test_latent_display_in_the_axes_given(frame):
     figure, ax = plt.subplots()
     display = LatentDynamicsDisplay.from_estimator(Forecaster(), frame, ax=ax)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tsvae.plotting._signals import read_signals
+from tsvae.plotting._signals import fitted_names, read_signals
 from tsvae.plotting._style import (
     INK,
     dress,
@@ -124,7 +124,7 @@ class InterpolationDisplay:
         display = cls(
             axis=signals.axis,
             records=signals.values,
-            names=signals.names,
+            names=fitted_names(estimator, signals.names),
             axis_name=signals.axis_name,
         )
         return display.plot(ax=ax, **plot_params)

@@ -1,4 +1,4 @@
-"""Are the codes distributed as the prior says?"""
+"""Whether the codes are distributed as the prior says."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class LatentNormalityDisplay:
     Attributes
     ----------
     summary : NormalitySummary
-        Mean, standard deviation, skewness, excess kurtosis of each entry, and the Kolmogorov-Smirnov
-        distance to the standard normal.
+        Mean, standard deviation, skewness, excess kurtosis of each entry, and its
+        Kolmogorov-Smirnov distance to the standard normal (KS in the titles).
     figure_ : matplotlib Figure
     axes_ : list of matplotlib Axes
         One for each entry; ``ax_`` is the first.
@@ -194,8 +194,10 @@ class LatentNormalityDisplay:
     def _plot_histogram(self, ax: Axes, k: int, color: str) -> None:
         codes = self.codes[:, k]
         reach = max(3.5, float(np.abs(codes).max()))
-        bins = int(np.clip(2 * len(codes) ** (1 / 3) * reach / 3.5, 10, 80))
-        ax.hist(codes, bins, (-reach, reach), density=True, color=color, alpha=0.5, label="codes")
+        width = 3.49 * float(codes.std()) / len(codes) ** (1 / 3)  # Scott's rule
+        n_bins = int(np.clip(2 * reach / max(width, 1e-9), 10, 150))
+        style: dict[str, Any] = {"density": True, "color": color, "alpha": 0.5, "label": "codes"}
+        ax.hist(codes, bins=n_bins, range=(-reach, reach), **style)
         grid = np.linspace(-reach, reach, 201)
         density = np.exp(-0.5 * grid**2) / math.sqrt(2 * math.pi)
         ax.plot(grid, density, color=VERMILLION, linewidth=1.4, label="N(0, 1)")

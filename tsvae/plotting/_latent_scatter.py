@@ -200,7 +200,7 @@ class LatentScatterDisplay:
         if missing.any():
             self.ax_.scatter(*self.coordinates[missing].T, color=grey, label="none", **style)
         legend_above(self.ax_, n_columns=6)
-        legend = self.ax_.get_legend()
+        legend: Any = self.ax_.get_legend()
         legend.set_title(self.label_name, prop={"size": 9})
         legend.set_alignment("left")
 
@@ -209,7 +209,8 @@ class LatentScatterDisplay:
         if missing.any():
             self.ax_.scatter(*self.coordinates[missing].T, color="#BBBBBB", **style)
         values = labels[~missing].astype(float)
-        points = self.ax_.scatter(*self.coordinates[~missing].T, c=values, cmap=cmap, **style)
+        x, y = self.coordinates[~missing].T
+        points = self.ax_.scatter(x, y, c=values, cmap=cmap, **style)
         self.colorbar_ = self.figure_.colorbar(points, ax=self.ax_, pad=0.02)
         self.colorbar_.set_label(self.label_name, color=INK, fontsize=10)
         self.colorbar_.outline.set_visible(False)
@@ -265,8 +266,13 @@ def _read_labels(labels: Any, n_records: int) -> NDArray[Any]:
 
 
 def _missing(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which labels are None, NaN or NaT."""
-    return np.array([value is None or value != value for value in labels.tolist()], dtype=bool)
+    """Which labels are None, NaN, NaT or NA."""
+    return np.array([_is_missing(value) for value in labels.tolist()], dtype=bool)
+
+
+def _is_missing(value: Any) -> bool:
+    same = value == value  # NaN and NaT are not, of NA nobody knows
+    return value is None or not isinstance(same, bool | np.bool_) or not same
 
 
 def _kind_of(labels: NDArray[Any]) -> LabelKind:

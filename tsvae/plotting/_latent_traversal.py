@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tsvae.plotting._latents import informative_entries, kl_of, read_codes
-from tsvae.plotting._signals import read_signals
+from tsvae.plotting._signals import fitted_names, read_signals
 from tsvae.plotting._style import (
     INK,
     dress,
@@ -92,6 +92,7 @@ class LatentTraversalDisplay:
         entries: Sequence[int] | None = None,
         n_entries: int = 5,
         limits: tuple[float, float] = (-3.0, 3.0),
+        unit: Literal["auto", "prior", "codes"] = "auto",
         n_values: int = 7,
         variables: Sequence[str] | None = None,
         condition: Any = None,
@@ -113,8 +114,11 @@ class LatentTraversalDisplay:
         n_entries : int, default=5
             At most, if `entries` is None.
         limits : (float, float), default=(-3.0, 3.0)
-            First and last value of an entry, in standard deviations of the prior; without a prior,
-            of the codes of X around their mean.
+            First and last value of an entry, in standard deviations.
+        unit : {"auto", "prior", "codes"}, default="auto"
+            Of the limits: those of the prior around 0, or those of the codes of X, several records
+            then, around their mean, which is where records are if they do not fill the prior.
+            auto: the prior, or the codes where the model has none ("ae", "vq").
         n_values : int, default=7
             Values of each entry.
         variables : sequence of str, default=None
@@ -140,20 +144,23 @@ class LatentTraversalDisplay:
         """
         require_matplotlib("LatentTraversalDisplay")
         steps = _check_steps(limits, n_values)
+        if unit not in ("auto", "prior", "codes"):
+            raise ValueError(f"unit must be 'auto', 'prior' or 'codes'; got {unit!r}.")
         codes = read_codes(estimator, X, condition)
         chosen = informative_entries(estimator, codes, entries, n_entries)
         kl = kl_of(estimator)
         base = codes.mean(axis=0)
-        centre, unit = np.zeros_like(base), np.ones_like(base)
-        if kl is None:
-            centre, unit = base, _spread(codes, chosen)
-        values = centre[chosen, None] + unit[chosen, None] * steps
+        centre, size = np.zeros_like(base), np.ones_like(base)
+        if unit == "codes" or (unit == "auto" and kl is None):
+            centre, size = base, _spread(codes, chosen)
+        values = centre[chosen, None] + size[chosen, None] * steps
         moved = np.tile(base, (len(chosen), n_values, 1))
         moved[np.arange(len(chosen)), :, chosen] = values
         flat = moved.reshape(-1, len(base))
         given = {} if condition is None else {"condition": _first(condition, len(flat))}
         signals = read_signals(estimator.decode(flat, **given), None)
-        kept = _positions(signals.names, variables)
+        names = fitted_names(estimator, signals.names)
+        kept = _positions(names, variables)
         shape = (len(chosen), n_values, *signals.values.shape[1:])
         display = cls(
             axis=signals.axis,
@@ -161,7 +168,7 @@ class LatentTraversalDisplay:
             entries=chosen,
             values=values,
             kl=None if kl is None else kl[chosen],
-            names=[signals.names[k] for k in kept],
+            names=[names[k] for k in kept],
             axis_name=signals.axis_name,
         )
         return display.plot(ax=ax, **plot_params)
@@ -210,7 +217,7 @@ class LatentTraversalDisplay:
         shared = bool(np.allclose(self.values, self.values[0]))
         names = [f"{value:.2g}" for value in self.values[0]]
         if not shared:
-            names = [f"value {k + 1}" for k in range(len(colors))]
+            names = ["lowest value", *[""] * (len(colors) - 2), "highest value"]
         handles = [Line2D([], [], color=color, linewidth=2.0) for color in colors]
         self.ax_.legend(
             handles,
@@ -239,8 +246,8 @@ def _spread(codes: Float, chosen: NDArray[np.intp]) -> Float:
     spread: Float = codes.std(axis=0)
     if not (spread[chosen] > 0).all():
         raise ValueError(
-            "The model has no prior, so that entries move by the standard deviation of the codes "
-            "of X, which is 0: give several different records."
+            "Entries move by the standard deviation of the codes of X, which is 0: give several "
+            "different records (or unit='prior')."
         )
     return spread
 

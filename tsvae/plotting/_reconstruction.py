@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsvae.metrics._validation import check_levels
+from tsvae.plotting._signals import choose_records, read_signals, split_draws
 from tsvae.plotting._style import (
     BLUE,
     INK,
@@ -21,7 +22,6 @@ from tsvae.plotting._style import (
     shade_steps,
     short,
 )
-from tsvae.plotting._signals import choose_records, read_signals, split_draws
 from tsvae.plotting._tracks import read_track, select_variables
 
 if TYPE_CHECKING:
@@ -300,14 +300,8 @@ class ReconstructionDisplay:
         chosen = select_variables(given.names, variables, max_variables)
 
         def panels(container: Any, name: str) -> Float:
-            found = read_signals(container, estimator, name=name).values
-            if found.shape != given.values.shape:
-                raise ValueError(
-                    f"{name} must have the shape of X, {given.values.shape} (records, steps, "
-                    f"variables); got {found.shape}."
-                )
-            picked = found[np.ix_(records, range(found.shape[1]), chosen)]
-            return np.moveaxis(picked, 1, 0).reshape(found.shape[1], -1)
+            found = read_signals(container, estimator, name=name)
+            return found.columns(records, chosen, like=given, name=name)
 
         lower = upper = None
         if len(draws):
@@ -362,11 +356,11 @@ class ReconstructionDisplay:
         lines: dict[str, Any] = {"linewidth": 1.4}
         gap = np.isnan(self.observed[:, k]) & np.isfinite(self.filled[:, k])
         shade_steps(ax, self.times, gap, "gap")
-        grey = {"color": "#8A8A8A", "linewidth": 0.8}
-        ax.plot(self.times, self.observed[:, k], **grey, label="observed")
+        grey = "#8A8A8A"
+        ax.plot(self.times, self.observed[:, k], color=grey, linewidth=0.8, label="observed")
         seen = ~np.isnan(self.observed[:, k])
-        alone = np.where(seen & ~_near(seen), self.observed[:, k], np.nan)
-        ax.plot(self.times, alone, color=grey["color"], linestyle="", marker=".", markersize=2)
+        alone = np.where(seen & ~_near(seen), self.observed[:, k], np.nan)  # no line reaches it
+        ax.plot(self.times, alone, color=grey, linestyle="", marker=".", markersize=2)
         if self.lower is not None and self.upper is not None:
             share = "" if self.coverage is None else f"{self.coverage * 100:g} % of "
             style: dict[str, Any] = {"color": color, "alpha": 0.3, "linewidth": 0}

@@ -34,6 +34,19 @@ class Signals(NamedTuple):
             return label
         return f"{label}, {self.names[variable]}" if len(self.keys) > 1 else self.names[variable]
 
+    def columns(
+        self, records: Sequence[int], variables: Sequence[int], like: Signals, name: str
+    ) -> Float:
+        """Chosen variables of chosen records side by side, (T, n_records * n_variables)."""
+        if self.values.shape != like.values.shape:
+            raise ValueError(
+                f"{name} must have the shape of X, {like.values.shape} (records, steps, "
+                f"variables); got {self.values.shape}."
+            )
+        n_steps = len(self.axis)
+        chosen = self.values[np.ix_(records, range(n_steps), variables)]
+        return np.moveaxis(chosen, 1, 0).reshape(n_steps, -1)
+
 
 def read_signals(X: Any, estimator: Any = None, *, name: str = "X") -> Signals:
     """Read what a denoiser reads, or what it returns.
@@ -63,7 +76,7 @@ def read_signals(X: Any, estimator: Any = None, *, name: str = "X") -> Signals:
     if index.axis is not None and index.axis.name is not None:
         axis_name = str(index.axis.name)
     labels = index.record_labels
-    names = [""] if index.n_features == 1 else [_text(v) for v in index.variables]
+    names = [""] if index.n_features == 1 else variable_names(index.variable_labels, index)
     return Signals(
         np.arange(records.n_steps) if axis is None else axis,
         axis_name,
@@ -83,7 +96,25 @@ def _series(X: Any, options: dict[str, Any], name: str) -> Signals:
         axis = plain_times(index.clock.stamps(index.starts[0] + steps))
     keys = list(range(panel.n_series)) if index.series is None else list(index.series)
     values = np.where(panel.mask, panel.values, np.nan)
-    return Signals(axis, "time", values, keys, [_text(v) for v in index.variables])
+    labels = list(index.variables) if index.layout.labelled else None
+    return Signals(axis, "time", values, keys, variable_names(labels, index))
+
+
+def variable_names(labels: Sequence[Any] | None, index: Any) -> list[str]:
+    """Names of variables, numbered where they have no labels."""
+    if labels is None:
+        return [f"variable {k}" for k in range(len(index.variables))]
+    return [_text(label) for label in labels]
+
+
+def fitted_names(estimator: Any, names: list[str]) -> list[str]:
+    """Names of the variables of decoded windows, which are arrays: those of the fit."""
+    if getattr(estimator, "window", None) is None or not hasattr(
+        estimator, "get_feature_names_out"
+    ):
+        return names
+    found = [_text(label) for label in estimator.get_feature_names_out()]
+    return found if len(found) == len(names) else names
 
 
 def choose_records(keys: Sequence[Any], wanted: Any, at_most: int) -> list[int]:
