@@ -1,0 +1,1 @@
+"""Behind :mod:`tsvae.export`: graphs, their check, quantisation, the report."""
