@@ -127,7 +127,7 @@ def run_tsvae(stream: Stream, options: argparse.Namespace) -> Array:
     settings: dict[str, Any] = {
         "window": options.window,
         "random_state": options.seed,
-        "verbose": 1 if options.verbose else 0,
+        "verbose": options.verbose,
         **options.set,
     }
     frame = pd.DataFrame({"value": stream.values})

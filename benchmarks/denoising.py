@@ -134,7 +134,7 @@ def run_tsvae(task: Task, options: argparse.Namespace, *, clean: bool) -> Denois
 
     settings: dict[str, Any] = {
         "random_state": options.seed,
-        "verbose": 1 if options.verbose else 0,
+        "verbose": options.verbose,
         **options.set,
     }
     denoiser = VAEDenoiser(**settings)
