@@ -12,7 +12,7 @@ from tsvae._denoiser.alignment import dressed
 from tsvae._denoiser.fitting import hides_entries
 from tsvae._denoiser.generating import DenoiserGenerating
 from tsvae._denoiser.plumbing import find_target
-from tsvae._denoiser.signals import Windows
+from tsvae._denoiser.signals import Signals, Windows
 
 __all__ = ["DenoiserScoring"]
 
@@ -52,12 +52,21 @@ class DenoiserScoring(DenoiserGenerating):
         """Nats per window, in model units."""
         coder = self._fitted().coder(self.get_params(deep=False))
         given = None if given is None else given[windows.starts.series]
-        return coder.log_density(
+        density = coder.log_density(
             self._scaled(windows), windows.mask, given, self.n_importance_samples
         )
+        # The bound of nothing is not quite the 0 that it bounds.
+        return np.where(windows.mask.any(axis=(1, 2)), density, 0.0)
 
     def score(
-        self, X: Any, y: Any = None, *, clean: Any = None, mask: Any = None, condition: Any = None
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        clean: Any = None,
+        mask: Any = None,
+        condition: Any = None,
     ) -> float:
         """Skill; greater is better.
 
@@ -66,6 +75,8 @@ class DenoiserScoring(DenoiserGenerating):
         X : same kind as in fit
         y, clean : optional
             Clean signals. ``y`` counts only if it has the shape of X.
+        sample_weight : array of shape (n_records,), optional
+            Of the records; with ``window=`` of the series.
         mask, condition : optional
             As in :meth:`encode`.
 
@@ -77,20 +88,17 @@ class DenoiserScoring(DenoiserGenerating):
         """
         signals = self._signals(X, mask)
         given = self._given_for(condition, signals)
+        weight = _weights(sample_weight, len(signals.values))
         name, target = find_target(X, y, clean)
         if target is not None:
             known = self._clean(dressed(target, X, name), signals, name)
-            if known.mask.sum() < 2:
-                raise ValueError(
-                    f"{name} holds one observed value; R2 needs two or more. Give more records."
-                )
-            denoised = self._reconstructed(signals, given)
-            return float(r2_score(known.values[known.mask], denoised[known.mask]))
+            return _r2(known, self._reconstructed(signals, given), weight, name)
         windows = signals.windows(overlap=False)
-        n_values = int(windows.mask.sum())
-        if not n_values:
+        weight = weight[windows.starts.series]
+        n_values = (weight * windows.mask.sum(axis=(1, 2))).sum()
+        if not n_values > 0.0:
             raise ValueError("X holds no observed value to score; give records with observations.")
-        return float(self._log_density(windows, given).sum() / n_values)
+        return float((weight * self._log_density(windows, given)).sum() / n_values)
 
     def anomaly_scores(self, X: Any, *, mask: Any = None, condition: Any = None) -> Any:
         """Surprise of each time step: high where a value is not what its surroundings suggest.
@@ -136,3 +144,26 @@ class DenoiserScoring(DenoiserGenerating):
             hidden = np.broadcast_to(part == number, values.shape)
             total -= coder.log_prob(values, windows.mask, hidden, given)
         return total
+
+
+def _weights(sample_weight: Any, n_records: int) -> Array:
+    if sample_weight is None:
+        return np.ones(n_records)
+    weight = np.asarray(sample_weight, dtype=float)
+    if weight.shape != (n_records,) or not (np.isfinite(weight) & (weight >= 0.0)).all():
+        raise ValueError(
+            f"sample_weight must hold one number, 0 or more, for each of the {n_records} records; "
+            f"got shape {weight.shape}."
+        )
+    return weight
+
+
+def _r2(clean: Signals, denoised: Array, weight: Array, name: str) -> float:
+    """R2 over all entries whose clean value is known."""
+    if clean.mask.sum() < 2:
+        raise ValueError(
+            f"{name} holds one observed value; R2 needs two or more. Give more records."
+        )
+    each = np.broadcast_to(weight[:, None, None], clean.mask.shape)
+    truth, found, counted = (part[clean.mask] for part in (clean.values, denoised, each))
+    return float(r2_score(truth, found, sample_weight=counted))
