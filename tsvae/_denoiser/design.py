@@ -18,7 +18,7 @@ __all__ = ["Design", "check_parameters", "design_model"]
 Parameters = Mapping[str, Any]
 
 _SHORT = 32  # records with fewer steps have no shape along time to speak of
-_CONV_SIZES = (32, 64, 64)
+_CONV_SIZES = (32, 64, 128)
 _DENSE_SIZES = (128, 64)
 _VECTOR_STEPS = 64  # a vector code is read off a map of at most so many steps
 
@@ -136,7 +136,7 @@ def design_model(params: Parameters, n_steps: int, n_features: int, n_conditions
     if not isinstance(architecture, str):
         architecture = "custom"
     elif architecture == "auto":
-        architecture = "mlp" if n_steps < _SHORT else "resnet"
+        architecture = "mlp" if n_steps < _SHORT else "conv"
     latent = params["latent"]
     if latent == "auto":
         latent = "map" if architecture in ("conv", "resnet") else "vector"

@@ -178,10 +178,11 @@ def _batches(
     given = signals.conditions
     conditions = None if given is None else torch.tensor(given, dtype=torch.float32)
 
-    def complete(loader: WindowLoader) -> SignalBatches:
-        return SignalBatches(loader, signals.clean is not None, conditions, blind)
+    def complete(loader: WindowLoader, resample: bool = False) -> SignalBatches:
+        return SignalBatches(loader, signals.clean is not None, conditions, blind, resample)
 
-    training = complete(WindowLoader(**shared, ranges=split.train, n_windows=size * steps))
+    drawn = WindowLoader(**shared, ranges=split.train, n_windows=size * steps)
+    training = complete(drawn, bool(params["resample_noise"]))
     if split.validation is None:
         return _Batches(training, None)
     held_out = WindowLoader(**shared, ranges=split.validation, random_start=False, shuffle=False)

@@ -36,6 +36,7 @@ PARAMETER_CONSTRAINTS: dict[str, Any] = {
     "mask_fraction": _FRACTION,
     "block_length": _STEPS,
     "noise_scale": _NON_NEGATIVE,
+    "resample_noise": ["boolean"],
     "beta": _NON_NEGATIVE,
     "annealing_steps": _STEPS,
     "free_bits": _NON_NEGATIVE,
