@@ -120,7 +120,8 @@ def _table(condition: Any, n_records: int) -> pd.DataFrame:
     if isinstance(condition, pd.Series):
         condition = condition.to_frame()
     if not isinstance(condition, pd.DataFrame):
-        array = np.asarray(condition)
+        # A list may hold text beside numbers.
+        array = np.asarray(condition, dtype=None if hasattr(condition, "dtype") else object)
         if array.ndim not in (1, 2):
             raise ValueError(
                 f"condition must have one row for each record, got shape {array.shape}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,11 +121,15 @@ def warn_about(health: Health, kind: str, latent: str) -> None:
 
 
 def _callers_level() -> int:
-    """Return the ``stacklevel``, seen from :func:`warn_about`, of the first frame outside tsvae."""
+    """Return the ``stacklevel``, seen from :func:`warn_about`, of the caller's own line."""
     frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals["__name__"].split(".")[0] == "tsvae":
+    while frame.f_back is not None and _package(frame.f_globals) in ("tsvae", "sklearn"):
         frame, level = frame.f_back, level + 1
     return level
+
+
+def _package(names: dict[str, Any]) -> str:
+    return str(names.get("__name__", "")).split(".")[0]
 
 
 def _high_frequency_power(target: Array, mask: Mask, reconstruction: Array) -> float | None:
@@ -150,7 +155,8 @@ def _cluster_gain(mu: Array) -> float | None:
 
     centred = mu - mu.mean(axis=0)
     _, size, directions = np.linalg.svd(centred, full_matrices=False)
-    usable = size > 1e-6 * max(size[0], 1e-12)
+    # Equal codes differ by rounding, which has no shape.
+    usable = size > 1e-6 * max(size[0], 1e-6 * float(np.linalg.norm(mu)), 1e-12)
     if not usable.any():
         return None
     inside = centred @ directions[usable][:3].T
