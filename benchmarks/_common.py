@@ -27,6 +27,8 @@ PACKAGES = (
     "pandas",
     "statsmodels",
     "PyWavelets",
+    "onnx",
+    "onnxruntime",
 )
 
 

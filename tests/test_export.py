@@ -273,13 +273,13 @@ def operators(path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("architecture", ["resnet", "mlp"])
+@pytest.mark.parametrize("architecture", ["resnet", "conv", "mlp"])
 def test_quantised_graphs_run_and_stay_close(kind, architecture, tmp_path):
     denoiser = fitted(kind, architecture)
     path = export_onnx(denoiser, tmp_path / "f.onnx").path
     small = quantize_onnx(path, tmp_path / "q.onnx")
-    wanted = {"ConvInteger"} if architecture == "resnet" else {"MatMulInteger"}
-    assert wanted <= operators(small)
+    wanted = {"resnet": "ConvInteger", "conv": "ConvInteger", "mlp": "MatMulInteger"}
+    assert wanted[architecture] in operators(small)
     values = waves(20, seed=7)[0]
     inputs = graph_inputs(kind, values)
     exact, rough = run(path, **inputs), run(small, **inputs)
@@ -287,6 +287,25 @@ def test_quantised_graphs_run_and_stay_close(kind, architecture, tmp_path):
     error = np.sqrt(np.mean((rough - exact) ** 2))
     # A code that is another one is a larger step than a rounded number.
     assert 0.0 < error < (0.5 if kind == "vq" else 0.1) * np.std(exact)
+
+
+def test_transposed_convolutions_are_stored_in_8_bits(tmp_path):
+    denoiser = fitted("vae", "conv", batch_norm=False, activation="relu")  # nothing to fold
+    path = export_onnx(denoiser, tmp_path / "f.onnx", "decode").path
+    small = quantize_onnx(path, tmp_path / "q.onnx")
+    graphs = [onnx.load(file).graph for file in (path, small)]
+    exact, stored = (
+        {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer} for graph in graphs
+    )
+    nodes = [n for n in graphs[1].node if n.op_type == "ConvTranspose"]
+    kept = {n.output[0]: n.input for n in graphs[1].node if n.op_type == "DequantizeLinear"}
+    assert len(nodes) == 2
+    for node in nodes:
+        weights, scale, zero = (stored[name] for name in kept[node.input[1]])
+        assert weights.dtype == np.int8 and not zero.any()
+        restored = weights * scale[:, None]
+        error = np.abs(restored - exact[node.input[1]])
+        assert error.max() > 0.0 and (error <= 0.5001 * scale[:, None]).all()
 
 
 def test_the_codebook_is_not_quantised(tmp_path):

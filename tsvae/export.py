@@ -152,8 +152,9 @@ def quantize_onnx(source: str | PathLike[str], target: str | PathLike[str]) -> P
     Weights of convolutions and dense layers become 8-bit numbers (one scale per tensor), and what
     they are multiplied with is rounded to 8 bits while the graph runs, by its own range in the
     batch: the result for a record depends a little on the records beside it. Transposed
-    convolutions (the decoder of ``architecture="conv"``) and the codebook of ``model="vq"`` stay
-    float32. :func:`quantization_report` says what that saves and costs.
+    convolutions (the decoder of ``architecture="conv"``) are stored in 8 bits but computed in
+    float32; the codebook of ``model="vq"`` stays float32. :func:`quantization_report` says what
+    that saves and costs.
 
     Parameters
     ----------

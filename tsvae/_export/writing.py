@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from tsvae._export.graph import Part, PartModule, input_names, make_module, output_name
@@ -21,10 +22,11 @@ __all__ = ["quantize_file", "write_graph"]
 
 _OPSET = 17  # old enough for onnxruntime 1.12
 _TRACED_RECORDS = 3  # not 1: a size of 1 could be taken for a constant
-# What onnxruntime's CPU kernels compute in 8 bits. The weights must be unsigned: with signed ones
-# convolutions were 3 times slower than in float32, and products of matrices 10 dB less exact
-# (16-bit sums saturate on processors without VNNI).
+# What onnxruntime's CPU kernels compute in 8 bits. The weights are unsigned: with signed ones
+# convolutions were twice as slow as in float32, and the result 15 dB less exact, on a processor
+# without 8-bit dot products (docs/benchmarks/export.md).
 _QUANTIZED = ("Conv", "MatMul", "Gemm")
+_STORED = "ConvTranspose"  # has no such kernel: 8 bits in the file, float32 in computation
 _KEPT = "codebook"  # distances to the code vectors decide which is nearest
 
 
@@ -117,4 +119,37 @@ def quantize_file(source: Path, target: Path) -> None:
             weight_type=quantization.QuantType.QUInt8,
             nodes_to_exclude=kept,
         )
+        graph = onnx.load(target)
+        _store_in_8_bits(graph.graph, _STORED)
+        onnx.save(graph, target)
     Runner(target)  # raises if a kernel is missing
+
+
+def _store_in_8_bits(graph: Any, operator: str) -> None:
+    """Keep the weights of an operator in 8 bits, one scale per output channel (axis 1).
+
+    The weights are turned into float32 again before they are used.
+    """
+    onnx = require("onnx")
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    used = {node.input[1] for node in graph.node if node.op_type == operator}
+    for name in sorted(used & set(weights)):
+        values = onnx.numpy_helper.to_array(weights[name])
+        if values.dtype != np.float32 or values.ndim < 3:
+            continue
+        axes = tuple(axis for axis in range(values.ndim) if axis != 1)
+        scale = np.maximum(np.abs(values).max(axis=axes) / 127.0, np.finfo(np.float32).tiny)
+        shaped = scale.reshape(1, -1, *[1] * (values.ndim - 2))
+        parts = {
+            f"{name}_8bit": np.rint(values / shaped).astype(np.int8),
+            f"{name}_scale": scale.astype(np.float32),
+            f"{name}_zero": np.zeros(scale.shape, dtype=np.int8),
+        }
+        graph.initializer.remove(weights[name])
+        graph.initializer.extend(
+            onnx.numpy_helper.from_array(array, label) for label, array in parts.items()
+        )
+        node = onnx.helper.make_node(
+            "DequantizeLinear", list(parts), [name], f"{name}_8bit", axis=1
+        )
+        graph.node.insert(0, node)
