@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ __all__ = ["DenoiserScoring"]
 Array = NDArray[np.float64]
 
 _PARTS = 4  # each entry is hidden in one of so many passes
+_WINDOWS_PER_STEP = 16  # whose surprise is averaged
 
 
 class DenoiserScoring(DenoiserGenerating):
@@ -100,16 +101,26 @@ class DenoiserScoring(DenoiserGenerating):
             raise ValueError("X holds no observed value to score; give records with observations.")
         return float((weight * self._log_density(windows, given)).sum() / n_values)
 
-    def anomaly_scores(self, X: Any, *, mask: Any = None, condition: Any = None) -> Any:
-        """Surprise of each time step: high where a value is not what its surroundings suggest.
-
-        Each entry is hidden in turn (a quarter of all at a time) and predicted from the rest; its
-        score is minus the log density under that prediction. A model that was trained without
-        blind spots compares with the reconstruction instead.
+    def anomaly_scores(
+        self,
+        X: Any,
+        *,
+        scope: Literal["auto", "step", "window"] = "auto",
+        mask: Any = None,
+        condition: Any = None,
+    ) -> Any:
+        """Surprise of each time step: high where signals are not like those of fit.
 
         Parameters
         ----------
         X : same kind as in fit
+        scope : {"auto", "step", "window"}, default="auto"
+            "step": each entry is hidden in turn (a quarter of all at a time) and predicted from
+            the rest; its score is minus the log density under that prediction. It finds single
+            bad values. A model that was trained without blind spots compares with the
+            reconstruction. "window": minus the log density of the windows (records) that a step
+            lies in, given their codes, averaged. It finds stretches that behave differently.
+            auto: "window" with ``window=``, else "step".
         mask, condition : optional
             As in :meth:`encode`.
 
@@ -119,14 +130,28 @@ class DenoiserScoring(DenoiserGenerating):
             Nats per observed variable, in training-standardised units; 0 where nothing is
             observed.
         """
+        if scope not in ("auto", "step", "window"):
+            raise ValueError(f"scope must be 'auto', 'step' or 'window', got {scope!r}.")
         signals = self._signals(X, mask)
-        windows = signals.windows(overlap=True)
+        if scope == "auto":
+            scope = "step" if signals.window is None else "window"
+        hops = {} if scope == "step" else {"hops": _WINDOWS_PER_STEP}
+        windows = signals.windows(overlap=True, **hops)
         given = self._given_for(condition, signals)
-        surprise = self._surprise(windows, None if given is None else given[windows.starts.series])
-        per_step = signals.blend(surprise, windows.starts)
+        given = None if given is None else given[windows.starts.series]
+        each = self._surprise(windows, given) if scope == "step" else self._misfit(windows, given)
+        per_step = signals.blend(each, windows.starts)
         seen = signals.mask.sum(axis=2)
         total = np.where(signals.mask, per_step, 0.0).sum(axis=2)
         return signals.write_steps(total / np.maximum(seen, 1), "anomaly_score")
+
+    def _misfit(self, windows: Windows, given: Array | None) -> Array:
+        """Mean over each window of minus the log density given its code, (N, W, F)."""
+        coder = self._fitted().coder(self.get_params(deep=False))
+        density = coder.reconstruction_log_prob(self._scaled(windows), windows.mask, given)
+        count = np.maximum(windows.mask.sum(axis=(1, 2)), 1)
+        mean = -density.sum(axis=(1, 2)) / count
+        return np.broadcast_to(mean[:, None, None], density.shape)
 
     def _surprise(self, windows: Windows, given: Array | None) -> Array:
         """Minus log density of each observed entry, (N, W, F)."""

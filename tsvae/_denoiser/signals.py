@@ -86,19 +86,21 @@ class Signals:
         """W: steps of what the model sees at once."""
         return self.values.shape[1] if self.window is None else self.window
 
-    def windows(self, overlap: bool) -> Windows:
+    def windows(self, overlap: bool, hops: int = _HOPS_PER_WINDOW) -> Windows:
         """Cut into windows; records are left whole.
 
         Parameters
         ----------
         overlap : bool
             Whether each step is in several windows, or (nearly) every one in one.
+        hops : int, default=4
+            How many windows meet at each step, if they overlap.
         """
         if self.window is None:
             n = len(self.values)
             starts = WindowStarts(np.arange(n), np.zeros(n, dtype=np.int64))
             return Windows(self.values, self.mask, starts)
-        hop = max(1, self.window // _HOPS_PER_WINDOW) if overlap else self.window
+        hop = max(1, self.window // hops) if overlap else self.window
         starts = window_starts(self.index.lengths, self.window, hop)
         values = gather(self.values, starts.series, starts.start, self.window)
         mask = gather(self.mask, starts.series, starts.start, self.window)
