@@ -20,7 +20,8 @@ def mixture_moments(density):
     outside = np.eye(len(density.mean)) - basis.T @ basis
     covariance = basis.T @ (within + between) @ basis
     covariance += outside @ np.diag(density.rest**2) @ outside
-    return density.mean + inner_mean @ basis, covariance
+    units = density.scale
+    return units * (density.mean + inner_mean @ basis), covariance * np.outer(units, units)
 
 
 def codes(n=400, d=5, seed=0):
@@ -73,3 +74,14 @@ def test_seeds_and_arrays():
     draws = [d.sample(7, np.random.default_rng(0)) for d in (first, second, twin)]
     np.testing.assert_array_equal(draws[0], draws[1])
     np.testing.assert_array_equal(draws[0], draws[2])
+
+
+def test_what_tells_records_apart_is_mixed_first():
+    # Two clusters in a direction of little variance, known well; far more variance known badly.
+    rng = np.random.default_rng(0)
+    side = np.where(rng.random(400) < 0.5, 1.0, -1.0)
+    mu = np.column_stack([0.1 * side, 3.0 * rng.standard_normal((400, 30))])
+    log_var = np.log([1e-5] + 30 * [9.0]) * np.ones_like(mu)
+    draws = fit_density(mu, log_var, seed=0).sample(2000, np.random.default_rng(1))
+    assert np.mean(np.abs(np.abs(draws[:, 0]) - 0.1) < 0.02) > 0.99
+    np.testing.assert_allclose(draws[:, 1:].std(axis=0), np.sqrt(18.0), rtol=0.15)

@@ -17,6 +17,7 @@ from tsvae._denoiser.density import CodeDensity, fit_density
 from tsvae._denoiser.design import Design, design_model
 from tsvae._denoiser.fitting import Parameters, TrainingSignals, fit_model, hides_entries
 from tsvae._denoiser.health import Health, examine, warn_about
+from tsvae._denoiser.residuals import ResidualNoise, fit_residuals
 from tsvae._denoiser.scaling import SignalScaler, fit_scaler
 from tsvae._denoiser.signals import Signals, Windows
 from tsvae.models.observation import family_likelihood
@@ -65,6 +66,7 @@ class DenoiserFit:
         Whether there were clean targets.
     conditions : ConditionCoder or None
     density : CodeDensity
+    residuals : ResidualNoise
     health : Health
     log : TrainingLog
     """
@@ -77,6 +79,7 @@ class DenoiserFit:
     supervised: bool
     conditions: ConditionCoder | None
     density: CodeDensity
+    residuals: ResidualNoise
     health: Health
     log: TrainingLog
 
@@ -128,6 +131,7 @@ def fit_denoiser(
         supervised=problem.clean is not None,
         conditions=problem.conditions,
         density=None,  # type: ignore[arg-type]
+        residuals=None,  # type: ignore[arg-type]
         health=None,  # type: ignore[arg-type]
         log=log,
     )
@@ -173,7 +177,12 @@ def _measured(
     if len(values) > 1:  # one record leaves nothing to tell apart
         warn_about(health, fit.design.kind, fit.design.latent)
     density = fit_density(posterior[:, 0], posterior[:, 1], seed)
-    return replace(fit, density=density, health=health)
+    drawn = reconstruction
+    if health.kl_per_dimension is not None:
+        noise = np.random.default_rng(seed).standard_normal(posterior[:, 0].shape)
+        drawn = coder.decode(posterior[:, 0] + np.exp(0.5 * posterior[:, 1]) * noise, given)
+    residuals = fit_residuals(values - drawn, windows.mask)
+    return replace(fit, density=density, residuals=residuals, health=health)
 
 
 def _scaler(problem: Problem, design: Design, params: Parameters) -> SignalScaler:

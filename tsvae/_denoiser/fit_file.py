@@ -14,6 +14,7 @@ from tsvae._denoiser.denoising import DenoiserFit
 from tsvae._denoiser.density import CodeDensity
 from tsvae._denoiser.design import Design
 from tsvae._denoiser.health import Health
+from tsvae._denoiser.residuals import ResidualNoise
 from tsvae._denoiser.scaling import SignalScaler
 from tsvae.panel import PanelIndex, RecordIndex
 from tsvae.training import TrainingLog
@@ -29,8 +30,9 @@ def pack(fit: DenoiserFit) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             "saved, since loading must not run code; save model_.state_dict() instead."
         )
     tensors = {f"model.{name}": t for name, t in fit.model.state_dict().items()}
-    for name, array in fit.density.to_arrays().items():
-        tensors[f"density.{name}"] = torch.as_tensor(np.ascontiguousarray(array))
+    for part, fitted in (("density", fit.density), ("residuals", fit.residuals)):
+        for name, array in fitted.to_arrays().items():
+            tensors[f"{part}.{name}"] = torch.as_tensor(np.ascontiguousarray(array))
     health = asdict(fit.health)
     if health["kl_per_dimension"] is not None:
         health["kl_per_dimension"] = health["kl_per_dimension"].tolist()
@@ -61,7 +63,6 @@ def unpack(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Denoiser
         health["kl_per_dimension"] = np.asarray(health["kl_per_dimension"])
     conditions = header["conditions"]
     reader: Any = RecordIndex if header["index"]["kind"] == "records" else PanelIndex
-    arrays = {name: value.numpy() for name, value in _part(tensors, "density.").items()}
     return DenoiserFit(
         model=model,
         design=design,
@@ -70,7 +71,8 @@ def unpack(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Denoiser
         window=header["window"],
         supervised=bool(header["supervised"]),
         conditions=None if conditions is None else ConditionCoder(conditions),
-        density=CodeDensity.from_arrays(arrays),
+        density=CodeDensity.from_arrays(_arrays(tensors, "density.")),
+        residuals=ResidualNoise.from_arrays(_arrays(tensors, "residuals.")),
         health=Health(**health),
         log=TrainingLog.from_dict(header["log"]),
     )
@@ -78,3 +80,7 @@ def unpack(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Denoiser
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _arrays(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, Any]:
+    return {name: value.numpy() for name, value in _part(tensors, prefix).items()}

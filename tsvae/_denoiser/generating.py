@@ -36,7 +36,7 @@ class DenoiserGenerating(DenoiserCoding):
         X: Any,
         n_samples: int = 1,
         *,
-        noise: bool = False,
+        noise: bool | Literal["residuals"] = False,
         mask: Any = None,
         condition: Any = None,
         random_state: Any = 0,
@@ -48,8 +48,8 @@ class DenoiserGenerating(DenoiserCoding):
         X : same kind as in fit
         n_samples : int, default=1
             Variants of each.
-        noise : bool, default=False
-            Add the observation noise that the model has found.
+        noise : bool or "residuals", default=False
+            As in :meth:`sample`.
         mask, condition : optional
             As in :meth:`encode`.
         random_state : int or RandomState, default=0
@@ -121,7 +121,7 @@ class DenoiserGenerating(DenoiserCoding):
         n_samples: int = 10,
         *,
         source: Literal["prior", "density"] = "density",
-        noise: bool = False,
+        noise: bool | Literal["residuals"] = False,
         condition: Any = None,
         random_state: Any = 0,
     ) -> Any:
@@ -134,8 +134,11 @@ class DenoiserGenerating(DenoiserCoding):
             Where codes come from: the model's prior (a standard normal; for ``model="vq"`` the
             prior fitted over codes; ``model="ae"`` has none), or a mixture of normals fitted to
             the codes of the training records, which is lifelike even if these have left the prior.
-        noise : bool, default=False
-            Add the observation noise that the model has found.
+        noise : bool or "residuals", default=False
+            True: draw observations from the likelihood, independent from entry to entry and of
+            one power. "residuals": add noise like what reconstructions of the training records
+            leave out, with its power at each step and its correlation along time. The latter
+            makes draws that look like the signals, which the code's smooth ones do not.
         condition : optional
             One row for each sample, for ``model="conditional"``.
         random_state : int or RandomState, default=0
@@ -161,12 +164,21 @@ class DenoiserGenerating(DenoiserCoding):
             codes = fitted.density.sample(n_samples, rng)
         return self._write_new(self._noisy(coder.decode(codes, given), noise, rng), None)
 
-    def _noisy(self, values: Array, noise: bool, rng: np.random.Generator) -> Array:
+    def _noisy(self, values: Array, noise: Any, rng: np.random.Generator) -> Array:
         """Draw observations around expected values (model units)."""
+        if isinstance(noise, str) and noise != "residuals":
+            raise ValueError(f"noise must be True, False or 'residuals', got {noise!r}.")
         if not noise:
             return values
         observation = self._fitted().model.observation
         law = observation.likelihood
+        if noise == "residuals":
+            if law.support == "unit":
+                raise ValueError(
+                    "noise='residuals' adds to values that may be any number; with "
+                    "likelihood='bernoulli' use noise=True."
+                )
+            return values + self._fitted().residuals.sample(len(values), rng)
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         expected = torch.as_tensor(values, dtype=torch.float32)
         if law.support == "unit":
