@@ -52,15 +52,16 @@ class VAEDenoiser(TransformerMixin, DenoiserScoring):
         Own modules: the encoder gets (B, T, 2 F), values and mask, the decoder codes
         (B, latent_dim).
     latent : {"auto", "vector", "map"}, default="auto"
-        One code per record, or a map with one code for each eighth step, which fine detail needs.
-        auto: a map with convolutions.
+        One code per record, or a map along time with a code for each 16 steps (fewer in records
+        below 128 steps), which fine detail needs. auto: a map with convolutions.
     window : int or None, default=None
         None: rows are records. Else rows are time, cut into overlapping windows of this length.
     output : {"signal", "latent"}, default="signal"
         What ``transform`` returns: denoised signals with gaps filled, or codes.
     hidden_sizes : sequence of int or None, default=None
-        Channels of each stage of stride 2 (32, 64, 128; more stages for vectors of long records), or
-        widths of dense layers (128, 64); the decoder mirrors them.
+        Channels of each stage of stride 2, or widths of dense layers; the decoder mirrors them.
+        None: (32, 64, 128, 128), fewer stages for short records and more for vectors of long
+        ones; (128, 64) if dense.
     activation : str, default="gelu"
         Of the networks.
     kernel_size : int, default=9

@@ -18,7 +18,8 @@ __all__ = ["Design", "check_parameters", "design_model"]
 Parameters = Mapping[str, Any]
 
 _SHORT = 32  # records with fewer steps have no shape along time to speak of
-_CONV_SIZES = (32, 64, 128)
+_CONV_SIZES = (32, 64, 128, 128)
+_COARSEST_STEPS = 8  # fewest that stages of stride 2 leave of a record
 _DENSE_SIZES = (128, 64)
 _VECTOR_STEPS = 64  # a vector code is read off a map of at most so many steps
 
@@ -163,7 +164,10 @@ def design_model(params: Parameters, n_steps: int, n_features: int, n_conditions
 def _auto_sizes(architecture: str, latent: str, n_steps: int) -> tuple[int, ...]:
     if architecture in ("mlp", "custom"):
         return _DENSE_SIZES
+    stages = math.floor(math.log2(max(1.0, n_steps / _COARSEST_STEPS)))
+    if latent == "vector":
+        stages = min(stages, math.ceil(math.log2(max(1.0, n_steps / _VECTOR_STEPS))))
+    stages = max(stages, 2)
     if latent == "map":
-        return _CONV_SIZES
-    more = math.ceil(math.log2(max(1.0, n_steps / 2 ** len(_CONV_SIZES) / _VECTOR_STEPS)))
-    return (*_CONV_SIZES, *[_CONV_SIZES[-1]] * more)
+        stages = min(stages, len(_CONV_SIZES))
+    return (*_CONV_SIZES, *[_CONV_SIZES[-1]] * max(0, stages - len(_CONV_SIZES)))[:stages]
