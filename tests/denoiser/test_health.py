@@ -20,6 +20,14 @@ def healthy_codes(d=3):
     return RNG.standard_normal((N, d)), np.full((N, d), -3.0)
 
 
+def kl_of(mu, log_var):
+    import torch
+    from torch.distributions import Normal, kl_divergence
+
+    posterior = Normal(torch.tensor(mu), torch.tensor(log_var).mul(0.5).exp())
+    return kl_divergence(posterior, Normal(0.0, 1.0)).mean(dim=0).numpy()
+
+
 def messages(health, kind="vae", latent="vector"):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -33,28 +41,35 @@ def test_the_warning_is_public():
 
 
 def test_kl_and_active_units():
-    import torch
-    from torch.distributions import Normal, kl_divergence
-
     mu, log_var = healthy_codes()
     mu[:, 1], log_var[:, 1] = 0.0, 0.0
-    health = examine(mu, log_var, None, SEEN, np.zeros((N, T, 1)))
-    posterior = Normal(torch.tensor(mu), torch.tensor(log_var).mul(0.5).exp())
-    expected = kl_divergence(posterior, Normal(0.0, 1.0)).mean(dim=0)
-    np.testing.assert_allclose(health.kl_per_dimension, expected)
+    kl = kl_of(mu, log_var)
+    health = examine(mu, kl, None, SEEN, np.zeros((N, T, 1)))
+    assert health.kl_per_dimension is kl
     assert health.active_units == 2 and health.high_frequency_power is None
     assert messages(health) == []
 
 
+@pytest.mark.parametrize("model", ["vae", "hierarchical"])
+def test_kl_of_a_fit_is_that_of_the_model_prior(model):
+    import torch
+
+    X = np.random.default_rng(0).standard_normal((70, 6))  # more than one batch
+    d = VAEDenoiser(2, model=model, hidden_sizes=(8, 8), max_epochs=1, random_state=0).fit(X)
+    scaled = torch.tensor((X - X.mean(axis=0)) / X.std(axis=0))[..., None]
+    expected = d.model_.double().kl_per_dimension(scaled).flatten()
+    np.testing.assert_allclose(d.kl_per_dimension_, expected, rtol=1e-5)
+
+
 def test_without_a_posterior():
     mu = np.c_[RNG.standard_normal(N), np.ones(N)]
-    health = examine(mu, np.full_like(mu, -np.inf), None, SEEN, np.zeros((N, T, 1)))
+    health = examine(mu, None, None, SEEN, np.zeros((N, T, 1)))
     assert health.kl_per_dimension is None and health.active_units == 1
 
 
 def test_collapse():
     mu = np.zeros((N, 3))
-    health = examine(mu, mu, None, SEEN, np.zeros((N, T, 1)))
+    health = examine(mu, np.zeros(3), None, SEEN, np.zeros((N, T, 1)))
     ((category, text),) = messages(health)
     assert category is PosteriorCollapseWarning
     for part in ("no information", "smaller beta", "free_bits=0.5", "annealing_steps"):
@@ -68,7 +83,7 @@ def test_lost_high_frequencies():
     high = np.sin(2 * np.pi * steps / 2.5) * RNG.standard_normal((N, 1, 1))
     mu, log_var = healthy_codes()
     for share, lost in ((1.0, False), (0.9, False), (0.5, True), (0.0, True)):
-        health = examine(mu, log_var, low + high, SEEN, low + share * high)
+        health = examine(mu, kl_of(mu, log_var), low + high, SEEN, low + share * high)
         assert health.high_frequency_power == pytest.approx(share**2, abs=0.02)
         found = messages(health)
         assert bool(found) == lost
@@ -82,23 +97,23 @@ def test_high_frequencies_say_nothing_of_gaps_and_short_records():
     values = RNG.standard_normal((N, T, 1))
     gaps = SEEN.copy()
     gaps[:, 3] = False
-    assert examine(mu, log_var, values, gaps, values).high_frequency_power is None
+    assert examine(mu, kl_of(mu, log_var), values, gaps, values).high_frequency_power is None
     short = values[:, :15]
-    assert examine(mu, log_var, short, SEEN[:, :15], short).high_frequency_power is None
-    assert examine(mu, log_var, 0 * values, SEEN, values).high_frequency_power is None
+    assert examine(mu, kl_of(mu, log_var), short, SEEN[:, :15], short).high_frequency_power is None
+    assert examine(mu, kl_of(mu, log_var), 0 * values, SEEN, values).high_frequency_power is None
 
 
 def test_clusters():
     mu, log_var = healthy_codes()
-    assert examine(mu, log_var, None, SEEN, np.zeros((N, T, 1))).cluster_gain < 0.5
+    assert examine(mu, kl_of(mu, log_var), None, SEEN, np.zeros((N, T, 1))).cluster_gain < 0.5
     apart = 0.05 * mu + 3.0 * RNG.integers(0, 3, (N, 1))
-    health = examine(apart, log_var, None, SEEN, np.zeros((N, T, 1)))
+    health = examine(apart, kl_of(apart, log_var), None, SEEN, np.zeros((N, T, 1)))
     assert health.cluster_gain > 0.5
     ((_, text),) = messages(health)
     for part in ("form clusters", "source='density'", "noise_scale=0.1"):
         assert part in text
     assert messages(health, latent="map") == [] and messages(health, "ae") == []
-    few = examine(apart[:20], log_var[:20], None, SEEN[:20], np.zeros((20, T, 1)))
+    few = examine(apart[:20], np.ones(3), None, SEEN[:20], np.zeros((20, T, 1)))
     assert few.cluster_gain is None
 
 

@@ -103,6 +103,21 @@ class Coder:
 
             return self._batches(encode, model, [values, mask, condition])
 
+    def kl_per_dimension(self, values: Array, mask: Mask, condition: Array | None) -> Array:
+        """Return the KL of each code entry in nats, mean over records, by the model's own prior."""
+        size, total = self.batch_size, np.zeros(self.model.n_latent)
+        with self._ready() as model:
+            like = next(model.parameters())
+            for begin in range(0, len(values), size):
+                part = slice(begin, begin + size)
+                x, seen, given = (
+                    None if array is None else _filled(array[part], len(array[part]), like)
+                    for array in (values, mask, condition)
+                )
+                found = model.kl_per_dimension(x, seen, **_condition(given)).flatten()
+                total += len(values[part]) * found.cpu().to(torch.float64).numpy()
+        return total / len(values)
+
     def decode(self, codes: Array, condition: Array | None) -> Array:
         """Decode flat codes to expected values, ``(N, W, F)``."""
         with self._ready() as model:

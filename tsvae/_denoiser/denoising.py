@@ -167,9 +167,12 @@ def _measured(
     if fit.design.kind == "vq":
         _fit_code_prior(fit.model, values, windows.mask, seed)
     learns_all = not hides_entries(params, problem.clean is not None)
+    kl = None
+    if hasattr(fit.model, "kl_per_dimension"):
+        kl = coder.kl_per_dimension(values, windows.mask, given)
     health = examine(
         posterior[:, 0],
-        posterior[:, 1],
+        kl,
         target if learns_all else None,
         mask,
         reconstruction,

@@ -49,14 +49,16 @@ class Health:
 
 
 def examine(
-    mu: Array, log_var: Array, target: Array | None, mask: Mask, reconstruction: Array
+    mu: Array, kl: Array | None, target: Array | None, mask: Mask, reconstruction: Array
 ) -> Health:
     """Measure the health of a fit.
 
     Parameters
     ----------
-    mu, log_var : ndarray of shape (N, D)
-        Posteriors; log-variances -inf without one.
+    mu : ndarray of shape (N, D)
+        Posterior means.
+    kl : ndarray of shape (D,) or None
+        Nats per code entry, mean over records; None without a posterior.
     target : ndarray of shape (N, W, F) or None
         What reconstructions should equal; None if that is not known (noisy signals alone).
     mask : bool ndarray of shape (N, W, F)
@@ -67,9 +69,7 @@ def examine(
     -------
     Health
     """
-    kl = None
-    if np.isfinite(log_var).all():
-        kl = 0.5 * (mu**2 + np.exp(log_var) - 1.0 - log_var).mean(axis=0)
+    if kl is not None:
         active = int((kl > _ACTIVE_NATS).sum())
     else:
         active = int((mu.std(axis=0) > 1e-6).sum())
