@@ -18,10 +18,7 @@ __all__ = ["ResidualNoise", "fit_residuals"]
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-_MOST_DIRECTIONS = 64
-_RECORDS_PER_DIRECTION = 16
 _MOST_VALUES = 2**18  # of all directions
-_MOST_LEVERAGE = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,40 +78,32 @@ def fit_residuals(residual: Array, mask: Mask) -> ResidualNoise:
 
     Notes
     -----
-    Directions and rest share the power as in probabilistic PCA, with a rest that differs from step
-    to step: it is there along the directions too, and they have what goes beyond it. Records with
-    gaps give power and spectrum alone.
-
-    References
-    ----------
-    Tipping & Bishop 1999 (J. R. Stat. Soc. B 61, 611), equations 7 and 8.
+    The covariance of the residuals, shrunk towards one of a stationary course times a power by
+    step: the directions of N records have the weight N / (N + W F), and what remains of the
+    covariance is put into the stationary form. Records with gaps give that form alone,
+    since zeros in gaps would turn the directions.
     """
-    n = len(residual)
-    residual = np.where(mask, residual, 0.0)
-    flat = residual.reshape(n, -1)
-    # Zeros in gaps would turn the directions.
+    flat = np.where(mask, residual, 0.0).reshape(len(residual), -1)
     directions = _principal_directions(flat) if mask.all() else np.zeros((0, flat.shape[1]))
     along = flat @ directions.T
-    rest = np.where(mask, residual - (along @ directions).reshape(residual.shape), 0.0)
-    leverage = (directions**2).sum(axis=0).reshape(residual.shape[1:])
-    power = (rest**2).sum(axis=0) / np.maximum(mask.sum(axis=0), 1)
-    power = power / (1.0 - np.minimum(leverage, _MOST_LEVERAGE))
-    beyond = (along**2).mean(axis=0) - directions**2 @ power.ravel()
-    scale = np.sqrt(power)
+    weight = len(flat) / (len(flat) + flat.shape[1])
+    # Along the directions and beside them residuals are uncorrelated: the remains of the
+    # covariance are the second moments of this.
+    rest = flat - (1.0 - np.sqrt(1.0 - weight)) * along @ directions
+    rest = rest.reshape(residual.shape)
+    scale = np.sqrt((rest**2).sum(axis=0) / np.maximum(mask.sum(axis=0), 1))
     unit = rest / np.where(scale > 0.0, scale, 1.0)
-    return ResidualNoise(
-        directions, np.sqrt(np.maximum(beyond, 0.0)), scale, _spectrum(unit, mask & (scale > 0.0))
-    )
+    sizes = np.sqrt(weight * (along**2).mean(axis=0))
+    return ResidualNoise(directions, sizes, scale, _spectrum(unit, mask & (scale > 0.0)))
 
 
 def _principal_directions(flat: Array) -> Array:
-    """Leading directions of residuals (N, W F), few enough to be known."""
+    """All directions of residuals (N, W F), or the leading ones where there are many."""
     n, size = flat.shape
-    number = min(_MOST_DIRECTIONS, n // _RECORDS_PER_DIRECTION, _MOST_VALUES // size, size // 2)
-    if not number:
+    if n == 1:
         return np.zeros((0, size))
     _, _, directions = np.linalg.svd(flat, full_matrices=False)
-    return directions[:number]
+    return directions[: max(1, _MOST_VALUES // size)]
 
 
 def _spectrum(unit: Array, mask: Mask) -> Array:
