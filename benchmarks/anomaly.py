@@ -121,11 +121,19 @@ def _pca_errors(values: Array, length: int) -> Array:
 
 
 def run_tsvae(stream: Stream, options: argparse.Namespace) -> Array:
-    """Fit on the whole stream, with the defaults but for the window and `--set`."""
+    """Fit on the whole stream.
+
+    A narrow code with the full weight of the prior: a wide one, as denoising has by default,
+    reconstructs anomalies too. Few epochs: most of a stream is normal, and learned first.
+    """
     from tsvae import VAEDenoiser
 
     settings: dict[str, Any] = {
         "window": options.window,
+        "latent": "vector",
+        "latent_dim": 8,
+        "beta": 1.0,
+        "max_epochs": 8,
         "random_state": options.seed,
         "verbose": options.verbose,
         **options.set,

@@ -95,6 +95,29 @@ def test_an_outlier_is_a_surprise():
     np.testing.assert_array_equal(np.delete(surprise, 7, 0), np.delete(before, 7, 0))
 
 
+def test_scores_of_stretches_are_means_over_the_windows_around_each_step():
+    window, n_steps = 16, 60
+    series = np.sin(np.arange(n_steps) / 2.0)[:, None] + 0.1 * RNG.standard_normal((n_steps, 1))
+    estimator = small(window=window).fit(series)
+    found = estimator.anomaly_scores(series)
+    scale = scale_of(estimator)
+    scaler = estimator._fit.scaler
+    total, count = np.zeros(n_steps), np.zeros(n_steps)
+    for start in range(n_steps - window + 1):  # 16 windows of 16 steps: one at each step
+        part = scaler.forward(series[start : start + window], np.ones((window, 1), dtype=bool))
+        x = torch.tensor(part)[None]
+        with torch.no_grad():
+            x_hat = estimator.model_.double().eval()(x).x_hat[0, 0].numpy()
+        surprise = -stats.norm.logpdf(part, x_hat, scale).mean()
+        total[start : start + window] += surprise
+        count[start : start + window] += 1
+    np.testing.assert_allclose(np.ravel(found), total / count, rtol=1e-5)
+    steps = estimator.anomaly_scores(series, scope="step")
+    assert np.shape(steps) == np.shape(found) and not np.allclose(steps, found)
+    with pytest.raises(ValueError, match="scope must be 'auto', 'step' or 'window'"):
+        estimator.anomaly_scores(series, scope="record")
+
+
 # -- noise ------------------------------------------------------------------------------------
 
 

@@ -140,7 +140,7 @@ class DenoiserScoring(DenoiserGenerating):
         given = self._given_for(condition, signals)
         given = None if given is None else given[windows.starts.series]
         each = self._surprise(windows, given) if scope == "step" else self._misfit(windows, given)
-        per_step = signals.blend(each, windows.starts)
+        per_step = signals.blend(each, windows.starts, evenly=scope == "window")
         seen = signals.mask.sum(axis=2)
         total = np.where(signals.mask, per_step, 0.0).sum(axis=2)
         return signals.write_steps(total / np.maximum(seen, 1), "anomaly_score")

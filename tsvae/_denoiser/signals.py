@@ -109,13 +109,18 @@ class Signals:
         values[outside], mask[outside] = 0.0, False
         return Windows(values, mask, starts)
 
-    def blend(self, windows: Array, starts: WindowStarts) -> Array:
-        """Put windows (N, W, ...) back on the signals (B, T, ...), weighted to their middle."""
+    def blend(self, windows: Array, starts: WindowStarts, *, evenly: bool = False) -> Array:
+        """Put windows (N, W, ...) back on the signals (B, T, ...).
+
+        Where they overlap they are averaged, weighted to their middle or ``evenly``.
+        """
         if self.window is None:
             return windows
         shape = (*self.values.shape[:2], *windows.shape[2:])
         total, weight = np.zeros(shape), np.zeros(self.values.shape[:2])
         bell = np.hanning(self.window + 2)[1:-1] + 1e-6
+        if evenly:
+            bell = np.ones_like(bell)
         n_steps = shape[1]
         for place, (series, start) in enumerate(zip(*starts, strict=True)):
             stop = min(start + self.window, n_steps)
