@@ -81,7 +81,7 @@ def test_annealing_is_linear_over_10_000_steps_by_default():
     assert betas == pytest.approx([0.0, 2.0, 4.0])
     default = VAE(MLPEncoder(F, T), MLPDecoder(D, T, F), D)
     assert default.beta_schedule.complete_step == 10_000
-    assert default.beta_schedule.beta_max == 4.0
+    assert default.beta_schedule.beta_max == 1.0
     model.eval()
     assert float(model.training_step({"x": X}, 0).diagnostics["beta"]) == 4.0
 
