@@ -95,7 +95,7 @@ def test_every_part_of_every_model(kind, architecture, tmp_path):
         assert result.path == path and result.output == "denoised"
         inputs = graph_inputs(kind, values)
         assert result.inputs == tuple(inputs)
-        expected = denoiser.transform(rounded, **given)
+        expected = denoiser.reconstruct(rounded, **given)
         np.testing.assert_allclose(run(path, **inputs)[..., 0], expected, atol=30 * 1e-4)
         assert export_onnx(denoiser, path, "encode").largest_difference < 2e-5
         codes = denoiser.encode(rounded, **given)
@@ -120,7 +120,7 @@ def test_missing_entries_may_hold_anything_and_nan_is_missing(tmp_path):
     assert np.abs(unlike - expected).max() > 1.0
     nothing = run(path, **graph_inputs("vae", np.full((2, STEPS), np.nan)))
     np.testing.assert_allclose(
-        nothing[..., 0], fitted().transform(np.full((2, STEPS), np.nan)), atol=30 * 1e-4
+        nothing[..., 0], fitted().reconstruct(np.full((2, STEPS), np.nan)), atol=30 * 1e-4
     )
 
 
@@ -142,7 +142,7 @@ def test_settings_that_change_the_graph(settings, tmp_path):
     export_onnx(denoiser, path)
     values = waves(4, settings.get("steps", STEPS), seed=5)[0]
     values[0, 0], values[1, 1] = 1e4, -1e4  # far outside of the training range
-    expected = denoiser.transform(values)
+    expected = denoiser.reconstruct(values)
     found = run(path, **graph_inputs("vae", values))[..., 0]
     unit = np.nanstd(values[2:])
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * unit)
@@ -186,7 +186,7 @@ def test_a_large_offset_needs_float64(tmp_path):
     export_onnx(denoiser, path, dtype="float64")
     found = run(path, **graph_inputs("vae", values, dtype=np.float64))[..., 0]
     assert found.dtype == np.float64
-    np.testing.assert_allclose(found - 1e9, denoiser.transform(values) - 1e9, atol=30 * 1e-4)
+    np.testing.assert_allclose(found - 1e9, denoiser.reconstruct(values) - 1e9, atol=30 * 1e-4)
 
 
 def test_exporting_changes_nothing(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tsvae._denoiser.fitting import hides_entries
 from tsvae._denoiser.plumbing import DenoiserPlumbing
 from tsvae._denoiser.signals import Signals
 from tsvae.panel import RecordIndex, write_records
@@ -67,7 +68,10 @@ class DenoiserCoding(DenoiserPlumbing):
         return self._write_new(coder.decode(codes, given), labels)
 
     def reconstruct(self, X: Any, *, mask: Any = None, condition: Any = None) -> Any:
-        """Signals as the model sees them: denoised, gaps filled.
+        """Signals as the model sees them: decoded from their codes, gaps filled.
+
+        What the codes do not hold is missing; :meth:`transform` gives it back where it is
+        more than noise.
 
         Parameters
         ----------
@@ -83,13 +87,25 @@ class DenoiserCoding(DenoiserPlumbing):
         given = self._given_for(condition, signals)
         return signals.write(self._reconstructed(signals, given))
 
-    def _reconstructed(self, signals: Signals, given: Array | None) -> Array:
+    def _reconstructed(
+        self, signals: Signals, given: Array | None, *, filtered: bool = False
+    ) -> Array:
+        """Signals (B, T, F) through the model; with ``filtered`` and what it should have kept."""
         windows = signals.windows(overlap=True)
         fitted = self._fitted()
         chosen = None if given is None else given[windows.starts.series]
         coder = fitted.coder(self.get_params(deep=False))
-        values = coder.reconstruct(self._scaled(windows), windows.mask, chosen)
+        scaled = self._scaled(windows)
+        values = coder.reconstruct(scaled, windows.mask, chosen)
+        if filtered and self._filters_residuals():
+            values += fitted.filter(scaled - values, windows.mask)
         return signals.blend(fitted.scaler.inverse(values), windows.starts)
+
+    def _filters_residuals(self) -> bool:
+        """Whether residuals are noise and more, along an axis of time, of values without bounds."""
+        fitted = self._fitted()
+        denoises = fitted.supervised or hides_entries(self.get_params(deep=False), False)
+        return bool(self.residual_filter and denoises and not fitted.scaler.unit)
 
     def interpolate(
         self, a: Any, b: Any, n_records: int = 8, *, spherical: bool = False, condition: Any = None

@@ -15,6 +15,7 @@ from tsvae._denoiser.coder import Coder
 from tsvae._denoiser.conditions import ConditionCoder
 from tsvae._denoiser.density import CodeDensity, fit_density
 from tsvae._denoiser.design import Design, design_model
+from tsvae._denoiser.filtering import ResidualFilter, fit_filter
 from tsvae._denoiser.fitting import Parameters, TrainingSignals, fit_model, hides_entries
 from tsvae._denoiser.health import Health, examine, warn_about
 from tsvae._denoiser.residuals import ResidualNoise, fit_residuals
@@ -67,6 +68,8 @@ class DenoiserFit:
     conditions : ConditionCoder or None
     density : CodeDensity
     residuals : ResidualNoise
+    filter : ResidualFilter
+        Of what the model leaves out.
     health : Health
     log : TrainingLog
     """
@@ -80,6 +83,7 @@ class DenoiserFit:
     conditions: ConditionCoder | None
     density: CodeDensity
     residuals: ResidualNoise
+    filter: ResidualFilter
     health: Health
     log: TrainingLog
 
@@ -132,6 +136,7 @@ def fit_denoiser(
         conditions=problem.conditions,
         density=None,  # type: ignore[arg-type]
         residuals=None,  # type: ignore[arg-type]
+        filter=None,  # type: ignore[arg-type]
         health=None,  # type: ignore[arg-type]
         log=log,
     )
@@ -185,7 +190,8 @@ def _measured(
         noise = np.random.default_rng(seed).standard_normal(posterior[:, 0].shape)
         drawn = coder.decode(posterior[:, 0] + np.exp(0.5 * posterior[:, 1]) * noise, given)
     residuals = fit_residuals(values - drawn, windows.mask)
-    return replace(fit, density=density, residuals=residuals, health=health)
+    left_out = fit_filter(values - reconstruction, windows.mask)
+    return replace(fit, density=density, residuals=residuals, filter=left_out, health=health)
 
 
 def _scaler(problem: Problem, design: Design, params: Parameters) -> SignalScaler:

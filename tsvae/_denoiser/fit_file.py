@@ -13,6 +13,7 @@ from tsvae._denoiser.conditions import ConditionCoder
 from tsvae._denoiser.denoising import DenoiserFit
 from tsvae._denoiser.density import CodeDensity
 from tsvae._denoiser.design import Design
+from tsvae._denoiser.filtering import ResidualFilter
 from tsvae._denoiser.health import Health
 from tsvae._denoiser.residuals import ResidualNoise
 from tsvae._denoiser.scaling import SignalScaler
@@ -30,8 +31,8 @@ def pack(fit: DenoiserFit) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             "saved, since loading must not run code; save model_.state_dict() instead."
         )
     tensors = {f"model.{name}": t for name, t in fit.model.state_dict().items()}
-    for part, fitted in (("density", fit.density), ("residuals", fit.residuals)):
-        for name, array in fitted.to_arrays().items():
+    for part in ("density", "residuals", "filter"):
+        for name, array in getattr(fit, part).to_arrays().items():
             tensors[f"{part}.{name}"] = torch.as_tensor(np.ascontiguousarray(array))
     health = asdict(fit.health)
     if health["kl_per_dimension"] is not None:
@@ -73,6 +74,7 @@ def unpack(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Denoiser
         conditions=None if conditions is None else ConditionCoder(conditions),
         density=CodeDensity.from_arrays(_arrays(tensors, "density.")),
         residuals=ResidualNoise.from_arrays(_arrays(tensors, "residuals.")),
+        filter=ResidualFilter.from_arrays(_arrays(tensors, "filter.")),
         health=Health(**health),
         log=TrainingLog.from_dict(header["log"]),
     )

@@ -37,6 +37,7 @@ PARAMETER_CONSTRAINTS: dict[str, Any] = {
     "block_length": _STEPS,
     "noise_scale": _NON_NEGATIVE,
     "resample_noise": ["boolean"],
+    "residual_filter": ["boolean"],
     "beta": _NON_NEGATIVE,
     "annealing_steps": _STEPS,
     "free_bits": _NON_NEGATIVE,

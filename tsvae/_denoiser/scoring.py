@@ -93,7 +93,8 @@ class DenoiserScoring(DenoiserGenerating):
         name, target = find_target(X, y, clean)
         if target is not None:
             known = self._clean(dressed(target, X, name), signals, name)
-            return _r2(known, self._reconstructed(signals, given), weight, name)
+            denoised = self._reconstructed(signals, given, filtered=True)
+            return _r2(known, denoised, weight, name)
         windows = signals.windows(overlap=False)
         weight = weight[windows.starts.series]
         n_values = (weight * windows.mask.sum(axis=(1, 2))).sum()
