@@ -10,10 +10,10 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.metaestimators import available_if
 
 from tsvae._denoiser.denoising import fit_denoiser
-from tsvae._denoiser.design import check_parameters
 from tsvae._denoiser.health import PosteriorCollapseWarning
 from tsvae._denoiser.parameters import PARAMETER_CONSTRAINTS
 from tsvae._denoiser.scoring import DenoiserScoring
+from tsvae._records.design import check_parameters
 from tsvae.panel import RecordIndex
 
 __all__ = ["PosteriorCollapseWarning", "VAEDenoiser"]

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tsvae._denoiser.alignment import check_labels, dressed, same_shape
 from tsvae._denoiser.conditions import ConditionCoder, fit_conditions
+from tsvae._records.alignment import check_labels, dressed, same_shape
 
 TABLE = pd.DataFrame({"group": list("abca"), "dose": [1.0, 2.0, 3.0, 6.0], "ok": [True, False] * 2})
 

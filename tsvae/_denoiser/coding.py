@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tsvae._denoiser.fitting import hides_entries
 from tsvae._denoiser.plumbing import DenoiserPlumbing
-from tsvae._denoiser.signals import Signals
+from tsvae._records.signals import Signals
 from tsvae.panel import RecordIndex, write_records
 from tsvae.panel.index import check_horizon
 

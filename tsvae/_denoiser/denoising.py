@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tsvae._denoiser.building import build_model
 from tsvae._denoiser.coder import Coder
 from tsvae._denoiser.conditions import ConditionCoder
 from tsvae._denoiser.density import CodeDensity, fit_density
-from tsvae._denoiser.design import Design, design_model
 from tsvae._denoiser.filtering import ResidualFilter, fit_filter
 from tsvae._denoiser.fitting import Parameters, TrainingSignals, fit_model, hides_entries
 from tsvae._denoiser.health import Health, examine, warn_about
 from tsvae._denoiser.residuals import ResidualNoise, fit_residuals
-from tsvae._denoiser.scaling import SignalScaler, fit_scaler
-from tsvae._denoiser.signals import Signals, Windows
+from tsvae._records.building import build_model
+from tsvae._records.design import Design, design_model
+from tsvae._records.scaling import SignalScaler, fit_scaler
+from tsvae._records.signals import Signals, Windows
 from tsvae.models.observation import family_likelihood
 from tsvae.panel import Panel, PanelIndex, RecordIndex
 from tsvae.training import Callback, TrainingLog

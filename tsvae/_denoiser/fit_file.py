@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from tsvae._denoiser.building import build_model
 from tsvae._denoiser.conditions import ConditionCoder
 from tsvae._denoiser.denoising import DenoiserFit
 from tsvae._denoiser.density import CodeDensity
-from tsvae._denoiser.design import Design
 from tsvae._denoiser.filtering import ResidualFilter
 from tsvae._denoiser.health import Health
 from tsvae._denoiser.residuals import ResidualNoise
-from tsvae._denoiser.scaling import SignalScaler
+from tsvae._records.building import build_model
+from tsvae._records.design import Design
+from tsvae._records.scaling import SignalScaler
 from tsvae.panel import PanelIndex, RecordIndex
 from tsvae.training import TrainingLog
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from tsvae._denoiser.coding import DenoiserCoding
-from tsvae._denoiser.signals import Windows
+from tsvae._records.signals import Windows
 from tsvae.panel.index import check_horizon
 
 __all__ = ["DenoiserGenerating"]

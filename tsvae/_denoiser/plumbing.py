@@ -11,17 +11,17 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from tsvae._denoiser.alignment import (
+from tsvae._denoiser.conditions import ConditionCoder, fit_conditions
+from tsvae._denoiser.denoising import DenoiserFit, Problem
+from tsvae._denoiser.fit_file import pack, unpack
+from tsvae._records.alignment import (
     check_labels,
     check_same_place,
     dressed,
     record_labels,
     same_shape,
 )
-from tsvae._denoiser.conditions import ConditionCoder, fit_conditions
-from tsvae._denoiser.denoising import DenoiserFit, Problem
-from tsvae._denoiser.fit_file import pack, unpack
-from tsvae._denoiser.signals import SignalReader, Signals, Windows
+from tsvae._records.signals import SignalReader, Signals, Windows
 from tsvae.base import TorchEstimator
 
 __all__ = ["DenoiserPlumbing", "find_target"]

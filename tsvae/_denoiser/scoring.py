@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import r2_score
 
-from tsvae._denoiser.alignment import dressed
 from tsvae._denoiser.fitting import hides_entries
 from tsvae._denoiser.generating import DenoiserGenerating
 from tsvae._denoiser.plumbing import find_target
-from tsvae._denoiser.signals import Signals, Windows
+from tsvae._records.alignment import dressed
+from tsvae._records.signals import Signals, Windows
 
 __all__ = ["DenoiserScoring"]
 

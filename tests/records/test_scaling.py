@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tsvae._denoiser.scaling import SignalScaler, fit_scaler
+from tsvae._records.scaling import SignalScaler, fit_scaler
 
 RNG = np.random.default_rng(0)
 VALUES = RNG.standard_normal((30, 8, 2)) * [2.0, 5.0] + [1.0, -3.0]

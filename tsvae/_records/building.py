@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tsvae._denoiser.design import Design
+from tsvae._records.design import Design
 from tsvae.models import (
     VAE,
     VQVAE,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tsvae._denoiser.signals import Signals
+from tsvae._records.signals import Signals
 from tsvae.panel import PanelIndex, RecordIndex
 
 __all__ = ["check_labels", "check_same_place", "dressed", "record_labels", "same_shape"]

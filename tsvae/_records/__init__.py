@@ -1,0 +1,1 @@
+"""What the estimators of records share: reading, scaling, networks for given sizes."""
