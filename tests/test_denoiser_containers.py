@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tsvae import VAEDenoiser
-from tsvae._denoiser.signals import SignalReader
+from tsvae._records.signals import SignalReader
 
 FAST = {
     "latent_dim": 2,

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tsvae import VAEDenoiser
-from tsvae._denoiser.building import build_model
-from tsvae._denoiser.design import design_model
+from tsvae._records.building import build_model
+from tsvae._records.design import design_model
 from tsvae.models import (
     VAE,
     VQVAE,
