@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tsvae.plotting._latents import read_codes
+from tsvae.plotting._labels import (
+    LabelKind,
+    has_label,
+    known_labels,
+    missing_labels,
+    read_labels,
+    resolve_kind,
+    write_label,
+)
+from tsvae.plotting._latents import check_plane, principal_plane, read_codes
 from tsvae.plotting._style import (
     BLUE,
     INK,
@@ -24,9 +33,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Float = NDArray[np.float64]
-LabelKind = Literal["auto", "categorical", "continuous"]
-
-_MOST_CATEGORIES = 10
 
 
 class LatentScatterDisplay:
@@ -79,17 +85,11 @@ class LatentScatterDisplay:
             raise ValueError(
                 f"coordinates must have shape (n_records, 2); got {np.shape(coordinates)}."
             )
-        if kind not in ("auto", "categorical", "continuous"):
-            raise ValueError(f"kind must be 'auto', 'categorical' or 'continuous'; got {kind!r}.")
         self.coordinates = np.asarray(coordinates, dtype=float)
         self.axis_names = list(axis_names)
-        self.labels = None if labels is None else _read_labels(labels, len(self.coordinates))
+        self.labels = None if labels is None else read_labels(labels, len(self.coordinates))
         self.label_name = label_name
-        self.kind = kind
-        if self.labels is not None and kind == "auto":
-            self.kind = _kind_of(self.labels)
-        if self.labels is not None and self.kind == "continuous" and self.labels.dtype == object:
-            raise ValueError("kind='continuous' needs labels that are numbers.")
+        self.kind = resolve_kind(kind, self.labels)
 
     @classmethod
     def from_estimator(
@@ -191,12 +191,11 @@ class LatentScatterDisplay:
         return self
 
     def _plot_categories(self, labels: NDArray[Any], style: dict[str, Any]) -> None:
-        missing = _missing(labels)
-        known = sorted(set(labels[~missing].tolist()), key=_sort_key)
+        missing, known = missing_labels(labels), known_labels(labels)
         grey = "#BBBBBB"
         for label, color in zip(known, category_colors(len(known)), strict=True):
-            own = np.array([value == label for value in labels.tolist()]) & ~missing
-            self.ax_.scatter(*self.coordinates[own].T, color=color, label=_write(label), **style)
+            own = self.coordinates[has_label(labels, label)]
+            self.ax_.scatter(*own.T, color=color, label=write_label(label), **style)
         if missing.any():
             self.ax_.scatter(*self.coordinates[missing].T, color=grey, label="none", **style)
         legend_above(self.ax_, n_columns=6)
@@ -205,7 +204,7 @@ class LatentScatterDisplay:
         legend.set_alignment("left")
 
     def _plot_numbers(self, labels: NDArray[Any], cmap: str, style: dict[str, Any]) -> None:
-        missing = _missing(labels)
+        missing = missing_labels(labels)
         if missing.any():
             self.ax_.scatter(*self.coordinates[missing].T, color="#BBBBBB", **style)
         values = labels[~missing].astype(float)
@@ -219,73 +218,12 @@ class LatentScatterDisplay:
 
 def _project(codes: Float, entries: tuple[int, int] | None) -> tuple[Float, list[str]]:
     """Coordinates (N, 2) and the names of their axes."""
-    n_latent = codes.shape[1]
-    if n_latent < 2:
-        raise ValueError(
-            "The codes have one entry; a scatter needs two. Fit with a larger latent_dim."
-        )
-    if entries is None and n_latent == 2:
-        entries = (0, 1)
-    if entries is not None:
-        pair = np.asarray(entries)
-        if pair.shape != (2,) or not ((pair >= 0) & (pair < n_latent)).all():
-            raise ValueError(
-                f"entries must be two positions from 0 to {n_latent - 1}; got {entries!r}."
-            )
-        return codes[:, pair], [f"z{place}" for place in pair]
+    chosen = check_plane(codes.shape[1], entries, "entries")
+    if chosen is not None:
+        return codes[:, chosen], [f"z{place}" for place in chosen]
     if len(codes) < 2:
         raise ValueError(
             "Principal components need two records or more; give more, or choose entries=(0, 1)."
         )
-    centred = codes - codes.mean(axis=0)
-    _, size, directions = np.linalg.svd(centred, full_matrices=False)
-    share = size**2 / max(float((size**2).sum()), 1e-300)
-    # The sign of a component is arbitrary; its largest weight is made positive.
-    directions *= np.sign(directions[np.arange(len(directions)), np.abs(directions).argmax(1)])[
-        :, None
-    ]
-    names = [f"principal component {k + 1} of the codes ({share[k]:.0%})" for k in (0, 1)]
-    return centred @ directions[:2].T, names
-
-
-def _read_labels(labels: Any, n_records: int) -> NDArray[Any]:
-    """One label for each record: floats if all are numbers, else objects."""
-    found = np.asarray(labels, dtype=object)
-    if found.shape != (n_records,):
-        raise ValueError(
-            f"labels must hold one value for each of the {n_records} records; got shape "
-            f"{found.shape}."
-        )
-    known = found[~_missing(found)]
-    if any(isinstance(value, bool | np.bool_ | str) for value in known):
-        return found
-    try:
-        return np.where(_missing(found), np.nan, found).astype(float)
-    except (TypeError, ValueError):
-        return found
-
-
-def _missing(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which labels are None, NaN, NaT or NA."""
-    return np.array([_is_missing(value) for value in labels.tolist()], dtype=bool)
-
-
-def _is_missing(value: Any) -> bool:
-    same = value == value  # NaN and NaT are not, of NA nobody knows
-    return value is None or not isinstance(same, bool | np.bool_) or not same
-
-
-def _kind_of(labels: NDArray[Any]) -> LabelKind:
-    if labels.dtype == object:
-        return "categorical"
-    known = np.unique(labels[~np.isnan(labels)])
-    whole = bool((known == np.round(known)).all())
-    return "categorical" if whole and len(known) <= _MOST_CATEGORIES else "continuous"
-
-
-def _write(label: Any) -> str:
-    return f"{label:g}" if isinstance(label, float) else str(label)
-
-
-def _sort_key(label: Any) -> tuple[bool, Any]:
-    return (isinstance(label, str), label if isinstance(label, str | float) else str(label))
+    plane = principal_plane(codes)
+    return (codes - plane.centre) @ plane.directions.T, plane.names

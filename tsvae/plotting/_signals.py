@@ -23,6 +23,7 @@ class Signals(NamedTuple):
     values: Float  # (N, T, F), NaN where missing
     keys: list[Any]  # (N,) labels of the records as the caller writes them, or positions
     names: list[str]  # (F,) of the variables; [""] for one without a name
+    axis_labels: list[str] | None = None  # (T,) where the axis has labels that are no numbers
 
     def title(self, record: int, variable: int) -> str:
         """Name of one record's variable."""
@@ -75,6 +76,9 @@ def read_signals(X: Any, estimator: Any = None, *, name: str = "X") -> Signals:
     axis, axis_name = index.axis_values, "step"
     if index.axis is not None and index.axis.name is not None:
         axis_name = str(index.axis.name)
+    texts = None
+    if axis is None and index.axis is not None:
+        texts = [_text(label) for label in index.axis]
     labels = index.record_labels
     names = [""] if index.n_features == 1 else variable_names(index.variable_labels, index)
     return Signals(
@@ -83,6 +87,7 @@ def read_signals(X: Any, estimator: Any = None, *, name: str = "X") -> Signals:
         np.where(records.mask, records.values, np.nan),
         list(range(records.n_records)) if labels is None else labels.tolist(),
         names,
+        texts,
     )
 
 
@@ -117,7 +122,9 @@ def fitted_names(estimator: Any, names: list[str]) -> list[str]:
     return found if len(found) == len(names) else names
 
 
-def choose_records(keys: Sequence[Any], wanted: Any, at_most: int) -> list[int]:
+def choose_records(
+    keys: Sequence[Any], wanted: Any, at_most: int, name: str = "series"
+) -> list[int]:
     """Positions of the records to draw.
 
     Parameters
@@ -127,6 +134,8 @@ def choose_records(keys: Sequence[Any], wanted: Any, at_most: int) -> list[int]:
     wanted : label, list of labels, or None
         None takes the first `at_most`.
     at_most : int
+    name : str, default="series"
+        How messages call `wanted`.
 
     Returns
     -------
@@ -138,7 +147,7 @@ def choose_records(keys: Sequence[Any], wanted: Any, at_most: int) -> list[int]:
         If there is no such record.
     """
     if at_most < 1:
-        raise ValueError(f"max_series must be at least 1; got {at_most}.")
+        raise ValueError(f"max_{name} must be at least 1; got {at_most}.")
     if wanted is None:
         return list(range(min(len(keys), at_most)))
     found = []
@@ -146,7 +155,7 @@ def choose_records(keys: Sequence[Any], wanted: Any, at_most: int) -> list[int]:
         places = [place for place, key in enumerate(keys) if key == label]
         if not places:
             shown = ", ".join(repr(key) for key in keys[:8]) + (", ..." if len(keys) > 8 else "")
-            raise KeyError(f"series={label!r} is not one of the {len(keys)} records: {shown}.")
+            raise KeyError(f"{name}={label!r} is not one of the {len(keys)} records: {shown}.")
         found.append(places[0])
     return found
 

@@ -93,13 +93,18 @@ def make_canvas(ax: Any, n_panels: int, *, height: float, share_x: bool = True) 
     return Canvas(figure, axes)
 
 
-def make_grid(ax: Any, n_panels: int, n_columns: int) -> Canvas:
-    """Make `n_panels` axes in rows of `n_columns`, as :func:`make_canvas` does below each other."""
+def make_grid(
+    ax: Any, n_panels: int, n_columns: int, panel: tuple[float, float] = (3.1, 2.4)
+) -> Canvas:
+    """Make `n_panels` axes in rows of `n_columns`, as :func:`make_canvas` does below each other.
+
+    `panel` is the width and height of one in a new figure, in inches.
+    """
     import matplotlib.pyplot as plt
 
     n_rows = -(-n_panels // n_columns)
     if ax is None:
-        size = (3.1 * n_columns + 0.4, 2.4 * n_rows + 0.3)
+        size = (panel[0] * n_columns + 0.4, panel[1] * n_rows + 0.3)
         figure, grid = plt.subplots(
             n_rows, n_columns, squeeze=False, figsize=size, layout="constrained"
         )
