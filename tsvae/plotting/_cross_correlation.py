@@ -150,10 +150,11 @@ class CrossCorrelationDisplay:
         if ax is None:
             import matplotlib.pyplot as plt
 
-            self.figure_, ax = plt.subplots(figsize=(6.2, 5.6), layout="constrained")
+            self.figure_, ax = plt.subplots(figsize=(6.6, 5.6), layout="constrained")
         self.figure_, self.axes_ = make_canvas(ax, 1, height=5.0)
         self.ax_ = self.axes_[0]
-        image = self.ax_.imshow(self.correlation, cmap=cmap, vmin=-1.0, vmax=1.0)
+        limits: dict[str, Any] = {"vmin": -1.0, "vmax": 1.0}
+        image = self.ax_.imshow(self.correlation, cmap=cmap, aspect="auto", **limits)
         self.ax_.set_facecolor("#E6E6E6")  # shows through where a code is constant
         self.colorbar_ = self.figure_.colorbar(image, ax=self.ax_, pad=0.02)
         self.colorbar_.set_label("correlation", color=INK, fontsize=10)
@@ -175,7 +176,8 @@ class CrossCorrelationDisplay:
 
     def _write_numbers(self) -> None:
         for (i, j), value in np.ndenumerate(self.correlation):
-            text = "–" if np.isnan(value) else f"{value:.2f}".replace("-", "−")
+            number = f"{round(float(value), 2) + 0.0:.2f}".replace("-", "−")  # no −0.00
+            text = "–" if np.isnan(value) else number
             color = "white" if abs(value) > 0.65 else INK
             self.ax_.text(j, i, text, ha="center", va="center", fontsize=8, color=color)
 
@@ -193,5 +195,6 @@ class CrossCorrelationDisplay:
         self.ax_.set_xlabel(f"code of {self.names[1]}", color=INK, fontsize=10)
         n_active = int(self.active.sum())
         units = f"{n_active} active unit{'s' if n_active != 1 else ''} (framed)"
-        mean = "no active unit" if not n_active else f"mean over {units}: {self.diagonal_mean:.2f}"
-        self.ax_.set_title(f"diagonal, {mean}", loc="left", fontsize=10, color=INK)
+        title = f"mean of the diagonal over {units}: {self.diagonal_mean:.2f}"
+        title = title if n_active else "no active unit"
+        self.ax_.set_title(title, loc="left", fontsize=10, color=INK)

@@ -20,6 +20,7 @@ Index = NDArray[np.intp]
 
 _MOST_DOTS = 25
 _MOST_TEXTS = 12
+_MOST_LETTERS = 40  # beside each other
 
 
 class CrossPrediction(NamedTuple):
@@ -34,6 +35,13 @@ class CrossPrediction(NamedTuple):
     axis_name: str = "step"
     axis_labels: Sequence[str] | None = None  # (T,) where the axis is no numbers
     log_scale: bool = False
+
+    @property
+    def tick_texts(self) -> list[str] | None:
+        """Labels of the axis that are no numbers, where they are few enough to be read."""
+        if self.axis_labels is None or len(self.axis_labels) > _MOST_TEXTS:
+            return None
+        return [short(text, 12) for text in self.axis_labels]
 
 
 class Band(NamedTuple):
@@ -153,21 +161,22 @@ def _positive(
     values = np.concatenate([truth, predicted])
     positive = values[values > 0]
     floor = positive.min() / 10 if len(positive) else np.nan
-    return np.fmax(lower, floor), np.fmax(upper, floor)
+    return np.maximum(lower, floor), np.maximum(upper, floor)
 
 
 def _fit_axis(ax: Axes, side: CrossPrediction) -> None:
     """Give all panels of a column the whole axis, and its labels where they are no numbers."""
     first, last = side.axis.min(), side.axis.max()
+    texts = side.tick_texts
     if len(side.axis) > 1:
-        margin = (last - first) * 0.01 if side.axis_labels is None else 0.3
+        margin = (last - first) * 0.01 if texts is None else 0.3
         ax.set_xlim(first - margin, last + margin)
-    if side.axis_labels is None:
+    elif texts is None:
+        ax.set_xticks([])  # a single number has no axis
+    if texts is None:
         return
-    step = -(-len(side.axis) // _MOST_TEXTS)
-    texts = [short(text, 12) for text in side.axis_labels[::step]]
-    ax.set_xticks(side.axis[::step], texts)
-    if sum(map(len, texts)) > 40:
+    ax.set_xticks(side.axis, texts)
+    if sum(map(len, texts)) > _MOST_LETTERS:
         ax.tick_params(axis="x", rotation=35)
         for label in ax.get_xticklabels():
             label.set_horizontalalignment("right")

@@ -200,7 +200,9 @@ class CrossReconstructionDisplay:
             Itself.
         """
         require_matplotlib("CrossReconstructionDisplay")
-        self.figure_, self.axes_ = make_grid(ax, 2 * self.n_rows, 2, panel=(4.6, 2.0))
+        self.figure_, self.axes_ = make_grid(
+            ax, 2 * self.n_rows, 2, panel=(4.6, 2.0 if self.n_rows > 1 else 2.6)
+        )
         self.ax_ = self.axes_[0]
         for column, side in enumerate((self.to_y, self.to_x)):
             self._plot_column(column, side, color)
@@ -231,7 +233,8 @@ class CrossReconstructionDisplay:
             lowest = panel
         if lowest is not None:
             lowest.tick_params(labelbottom=True)
-            if not np.issubdtype(side.axis.dtype, np.datetime64) and side.axis_labels is None:
+            counted = side.tick_texts is None and len(side.axis) > 1
+            if counted and not np.issubdtype(side.axis.dtype, np.datetime64):
                 lowest.set_xlabel(side.axis_name, color=INK, fontsize=10)
 
     def _band_label(self, side: CrossPrediction) -> str | None:

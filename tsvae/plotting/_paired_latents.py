@@ -40,6 +40,7 @@ Float = NDArray[np.float64]
 _MARKERS = ("o", "^")
 _GREY = "#BBBBBB"
 _LINE = "#8A8A8A"
+_MOST_OBLONG = 3.0
 
 
 class Clouds(NamedTuple):
@@ -241,8 +242,7 @@ class PairedLatentDisplay:
         else:
             self._plot_numbers(self.labels, cmap, style)
         dress(self.ax_)
-        # Lengths of lines mean something only where both axes have one scale.
-        self.ax_.set_aspect("equal", adjustable="datalim")
+        self._set_scale()
         self.ax_.set_xlabel(self.axis_names[0], color=INK, fontsize=10)
         self.ax_.set_ylabel(self.axis_names[1], color=INK, fontsize=10)
         self._explain()
@@ -251,6 +251,14 @@ class PairedLatentDisplay:
     @property
     def _sides(self) -> tuple[Float, Float]:
         return self.x_coordinates, self.y_coordinates
+
+    def _set_scale(self) -> None:
+        """Give both axes one scale, so that lines compare, unless that flattens the clouds."""
+        both = np.concatenate(self._sides)
+        both = both[np.isfinite(both).all(axis=1)]
+        reach = np.ptp(both, axis=0) if len(both) else np.ones(2)
+        if reach.max() <= _MOST_OBLONG * reach.min():
+            self.ax_.set_aspect("equal", adjustable="datalim")
 
     def _plot_lines(self) -> None:
         from matplotlib.collections import LineCollection
@@ -304,7 +312,8 @@ class PairedLatentDisplay:
             borderaxespad=0.0,
             handlelength=1.0,
         )
-        self.ax_.add_artist(legend)
+        self.ax_.add_artist(legend)  # keeps it beside the legend that follows
+        legend.set_clip_on(False)
 
     def _explain(self) -> None:
         """Put what markers and lines mean above the axes."""
