@@ -24,16 +24,35 @@ _MOST_LETTERS = 40  # beside each other
 
 
 class CrossPrediction(NamedTuple):
-    """One measurement of R records, T steps and F variables, and what the other makes of it."""
+    """One measurement of some records, and what the other one says of it.
 
-    axis: NDArray[Any]  # (T,)
-    truth: Float  # (R, T, F), NaN where missing
-    predicted: Float  # (R, T, F), NaN where there was nothing to predict from
-    lower: Float | None = None  # (R, T, F)
-    upper: Float | None = None  # (R, T, F)
-    variables: Sequence[str] = ("",)  # (F,)
+    Parameters
+    ----------
+    axis : ndarray of shape (n_steps,)
+        Numbers or datetime64.
+    truth : ndarray of shape (n_records, n_steps, n_variables)
+        NaN where missing.
+    predicted : ndarray of shape (n_records, n_steps, n_variables)
+        NaN where there was nothing to predict from.
+    lower, upper : ndarray of shape (n_records, n_steps, n_variables), default=None
+        Band.
+    variables : sequence of str, default=("",)
+        Names of the variables.
+    axis_name : str, default="step"
+    axis_labels : sequence of str, default=None
+        Labels of the steps, where the axis has none that are numbers.
+    log_scale : bool, default=False
+        Whether to draw on a logarithmic axis.
+    """
+
+    axis: NDArray[Any]
+    truth: Float
+    predicted: Float
+    lower: Float | None = None
+    upper: Float | None = None
+    variables: Sequence[str] = ("",)
     axis_name: str = "step"
-    axis_labels: Sequence[str] | None = None  # (T,) where the axis is no numbers
+    axis_labels: Sequence[str] | None = None
     log_scale: bool = False
 
     @property
