@@ -62,9 +62,9 @@ DATA_SETS = {
 }
 
 
-def find_file(folder: str, file: str, published_at: str) -> Path:
-    """Find a file in ``$TSVAE_DATA`` (its root or `folder` in it), or say where it is published."""
-    where = f"{file} is published at {published_at}"
+def find_file(folder: str, file: str, source: str, *, verb: str = "is published at") -> Path:
+    """Find a file in ``$TSVAE_DATA`` (its root or `folder` in it), or say where it comes from."""
+    where = f"{file} {verb} {source}"
     root = os.environ.get("TSVAE_DATA")
     if not root:
         raise SystemExit(

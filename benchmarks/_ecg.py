@@ -1,4 +1,4 @@
-"""The electrocardiogram of the benchmarks: lead MLII of record 100, MIT-BIH Arrhythmia Database."""
+"""The electrocardiogram of the benchmarks: record 100 of the MIT-BIH Arrhythmia Database."""
 
 from __future__ import annotations
 
@@ -28,6 +28,13 @@ class Halves(NamedTuple):
     start: int  # sample of the record at which the second one starts
 
 
+class Leads(NamedTuple):
+    """Leads (L, T) without their slow drift, each scaled to mean square 1 in the training half."""
+
+    train: Array
+    test: Array
+
+
 class Beats(NamedTuple):
     """Normal heartbeats (N, W), cut with the R wave in the middle."""
 
@@ -42,14 +49,33 @@ def load_halves() -> Halves:
     the stated signal-to-noise ratio in both. Each ends with its last whole window of 512 samples:
     the last second of the record holds a jump, which the filter spreads.
     """
+    lead = _fast(("MLII",))[0]
+    train, test = _whole_halves(lead)
+    train, test = (half / np.sqrt(np.mean(half**2)) for half in (train, test))
+    return Halves(train, test, start=len(lead) // 2)
+
+
+def load_leads(names: tuple[str, ...]) -> Leads:
+    """Read leads as `load_halves` does, both halves in units of the training half."""
+    train, test = _whole_halves(_fast(names))
+    scale = np.sqrt(np.mean(train**2, axis=1, keepdims=True))
+    return Leads(train / scale, test / scale)
+
+
+def _fast(names: tuple[str, ...]) -> Array:
+    """Read leads (L, T) and remove what is slower than 0.5 Hz."""
     with np.load(find_file("ecg", "mitbih_100.npz", PUBLISHED_AT)) as record:
-        lead = record["signal"][:, record["leads"].tolist().index("MLII")].astype(np.float64)
+        columns = [record["leads"].tolist().index(name) for name in names]
+        leads = record["signal"][:, columns].T.astype(np.float64)
         rate = float(record["fs"])
-    fast = sosfiltfilt(butter(2, HIGH_PASS_HZ, "highpass", fs=rate, output="sos"), lead)
-    middle = len(fast) // 2
+    return sosfiltfilt(butter(2, HIGH_PASS_HZ, "highpass", fs=rate, output="sos"), leads)
+
+
+def _whole_halves(signal: Array) -> tuple[Array, Array]:
+    """Cut (..., T) in two; both parts end with their last whole window."""
+    middle = signal.shape[-1] // 2
     whole = middle // WINDOW * WINDOW
-    halves = (fast[:whole], fast[middle : middle + whole])
-    return Halves(*(half / np.sqrt(np.mean(half**2)) for half in halves), start=middle)
+    return signal[..., :whole], signal[..., middle : middle + whole]
 
 
 def windows(signal: Array, length: int, stride: int) -> Array:
