@@ -328,6 +328,17 @@ def test_a_side_modelled_in_logarithms_has_a_logarithmic_axis():
     assert display.to_x.lower.min() < 0  # stored as it is
 
 
+def test_negative_values_have_a_place_on_a_logarithmic_axis():
+    truth = np.array([-0.1, 0.0, 0.1, 1.0, 10.0, 100.0])[None, :, None]
+    side = CrossPrediction(np.arange(6), truth, np.abs(truth), truth - 1, truth + 1, log_scale=True)
+    zero = side._replace(truth=0 * truth, predicted=0 * truth)
+    display = CrossReconstructionDisplay(to_y=side, to_x=zero, records=["a"]).plot()
+    assert [ax.get_yscale() for ax in display.axes_] == ["symlog", "linear"]
+    display.figure_.canvas.draw()
+    assert display.ax_.get_ylim()[0] < -1.1
+    assert "band" in [text.get_text() for text in display.ax_.get_legend().get_texts()]
+
+
 def test_axes_given_are_used(linker, frames):
     figure, axes = plt.subplots(2, 2)
     display = CrossReconstructionDisplay.from_estimator(linker, *frames, max_records=2, ax=axes)

@@ -42,7 +42,8 @@ class CrossPrediction(NamedTuple):
     axis_labels : sequence of str, default=None
         Labels of the steps, where the axis has none that are numbers.
     log_scale : bool, default=False
-        Whether to draw on a logarithmic axis.
+        Whether to draw on a logarithmic axis; one with a linear middle where there are negative
+        values.
     """
 
     axis: NDArray[Any]
@@ -150,13 +151,23 @@ def plot_panel(
     lower, upper = side.lower, side.upper
     marker = {"marker": "o", "markersize": 3.0} if len(side.axis) <= _MOST_DOTS else {}
     style: dict[str, Any] = {"linewidth": 1.2, **marker}
+    values = np.concatenate([truth, predicted])
+    values = values[np.isfinite(values)]
+    scale = _value_scale(values) if side.log_scale else "linear"
     if band is not None and lower is not None and upper is not None:
-        bounds = _positive(side, truth, predicted, lower[record, :, k], upper[record, :, k])
+        bounds = lower[record, :, k], upper[record, :, k]
+        if scale == "log":  # a bound below zero would reach down for ever
+            floor = values[values > 0].min() / 10
+            bounds = np.maximum(bounds[0], floor), np.maximum(bounds[1], floor)
         _plot_band(ax, side.axis, *bounds, band, color)
     ax.plot(side.axis, truth, color=INK, label="measured", **style)
     ax.plot(side.axis, predicted, color=VERMILLION, label="predicted", **style)
-    if side.log_scale and np.nanmax([*truth, *predicted, -np.inf]) > 0:
+    if scale == "log":
         ax.set_yscale("log", nonpositive="mask")
+    elif scale == "symlog":
+        small = np.quantile(np.abs(values[values != 0]), 0.1)
+        # A power of ten: ticks between zero and the threshold would overlap.
+        ax.set_yscale("symlog", linthresh=10.0 ** np.ceil(np.log10(small)))
     dress(ax, times=side.axis)
     _fit_axis(ax, side)
 
@@ -171,16 +182,11 @@ def _plot_band(
         ax.vlines(axis, lower, upper, color=color, alpha=0.4, linewidth=6, label=label)
 
 
-def _positive(
-    side: CrossPrediction, truth: Float, predicted: Float, lower: Float, upper: Float
-) -> tuple[Float, Float]:
-    """Bounds of the band, above zero on a logarithmic axis."""
-    if not side.log_scale:
-        return lower, upper
-    values = np.concatenate([truth, predicted])
-    positive = values[values > 0]
-    floor = positive.min() / 10 if len(positive) else np.nan
-    return np.maximum(lower, floor), np.maximum(upper, floor)
+def _value_scale(values: Float) -> str:
+    """Scale of the y axis for values of several orders of magnitude."""
+    if (values < 0).any():
+        return "symlog"
+    return "log" if (values > 0).any() else "linear"
 
 
 def _fit_axis(ax: Axes, side: CrossPrediction) -> None:
