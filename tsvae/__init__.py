@@ -31,12 +31,15 @@ if TYPE_CHECKING:
     )
     from tsvae.denoiser import PosteriorCollapseWarning, VAEDenoiser
     from tsvae.forecaster import SVAEForecaster
+    from tsvae.linker import PairVAELinker, PretrainingWarning
     from tsvae.model_selection import RollingOriginSplit, backtest
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "PairVAELinker",
     "PosteriorCollapseWarning",
+    "PretrainingWarning",
     "RollingOriginSplit",
     "SVAEForecaster",
     "VAEDenoiser",
@@ -56,6 +59,8 @@ __all__ = [
 # Where each exported name lives.
 _EXPORTS = {
     "SVAEForecaster": "tsvae.forecaster",
+    "PairVAELinker": "tsvae.linker",
+    "PretrainingWarning": "tsvae.linker",
     "PosteriorCollapseWarning": "tsvae.denoiser",
     "VAEDenoiser": "tsvae.denoiser",
     "RollingOriginSplit": "tsvae.model_selection",

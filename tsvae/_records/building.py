@@ -104,6 +104,8 @@ def _network_options(design: Design, generator: torch.Generator) -> dict[str, An
         names = ("kernel_size", "batch_norm")
         options |= {name: design.options[name] for name in names}
         options["residual"] = design.architecture == "resnet"
+    elif design.options.get("layer_norm"):
+        options["layer_norm"] = True
     return options
 
 

@@ -157,7 +157,8 @@ def design_model(params: Parameters, n_steps: int, n_features: int, n_conditions
         n_steps=n_steps,
         n_features=n_features,
         n_conditions=n_conditions,
-        options={name: params[name] for name in names},
+        options={name: params[name] for name in names}
+        | {"layer_norm": bool(params.get("layer_norm", False))},
     )
 
 

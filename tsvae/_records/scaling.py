@@ -78,7 +78,7 @@ class _Measures(NamedTuple):
 
 
 def fit_scaler(
-    values: Array, mask: Mask, by: Literal["variable", "column"], unit: bool
+    values: Array, mask: Mask, by: Literal["variable", "column", "profile"], unit: bool
 ) -> SignalScaler:
     """Measure location and spread of signals (B, T, F) on what is observed.
 
@@ -86,8 +86,9 @@ def fit_scaler(
     ----------
     values : ndarray of shape (B, T, F)
     mask : bool ndarray of shape (B, T, F)
-    by : {"variable", "column"}
-        One pair for each variable, or one for each position of each variable.
+    by : {"variable", "column", "profile"}
+        One pair for each variable, or one for each position of each variable; or the mean profile
+        as location and one spread for each variable, that around the profile.
     unit : bool
         Smallest and largest value become 0 and 1; else mean and standard deviation 0 and 1.
 
@@ -104,7 +105,18 @@ def fit_scaler(
     unseen = ~mask.any(axis=0)
     found = _measure(values, mask, (0,), unit)
     parts = [np.where(unseen, a, b) for a, b in zip(everywhere, found, strict=True)]
+    if by == "profile" and not unit:
+        parts[1] = _pooled(parts[1], parts[2], mask.sum(axis=0), everywhere.spread)
     return SignalScaler(parts[0], parts[1], parts[2], unit)
+
+
+def _pooled(spread: Array, constant: Mask, count: Array, otherwise: Array) -> Array:
+    """Root mean square spread (1, F) of the positions (W, F) that vary."""
+    weight = np.where(constant, 0, count)
+    largest = np.where(weight > 0, spread, 0.0).max(axis=0)
+    largest = np.where(largest > 0.0, largest, 1.0)  # no square of 1e200
+    power = (weight * (spread / largest) ** 2).sum(axis=0) / np.maximum(weight.sum(axis=0), 1)
+    return np.where(power > 0.0, largest * np.sqrt(power), otherwise)[None]
 
 
 def _measure(values: Array, mask: Mask, axes: tuple[int, ...], unit: bool) -> _Measures:

@@ -1,0 +1,1 @@
+"""What the linker is made of: sides, pairs, training, spread, matching."""

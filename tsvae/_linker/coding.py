@@ -1,0 +1,196 @@
+"""Codes of both sides, and what they say: transform, match, range, score."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import r2_score
+
+from tsvae._linker.linking import standard_draws
+from tsvae._linker.matching import LinkResult, assign, gaussian_scores
+from tsvae._linker.plumbing import Seen, check_rows
+from tsvae._linker.predicting import LinkerPredicting
+from tsvae._linker.translator import SideName
+from tsvae.models.barlow import cross_correlation
+from tsvae.panel import write_codes, write_scores
+from tsvae.panel.index import check_horizon
+
+__all__ = ["LinkerCoding"]
+
+Array = NDArray[np.float64]
+
+_DRAWS = 64  # of each prediction, for its spread
+
+
+class LinkerCoding(LinkerPredicting):
+    """Methods about codes and matches."""
+
+    latent_dim: int
+
+    def _codes(self, data: Any, mask: Any, side: SideName) -> Any:
+        seen = self._seen(data, mask, side)
+        names = [f"z{i}" for i in range(self.n_latent_)]
+        return write_codes(seen.posterior[:, 0], seen.signals.index, names)  # type: ignore[arg-type]
+
+    def link(
+        self, X: Any, y: Any, *, n_best: int = 5, mask: Any = None, y_mask: Any = None
+    ) -> LinkResult:
+        """Find which record of y belongs to which of X.
+
+        Parameters
+        ----------
+        X : same kind as in fit, n records
+        y : same kind as in fit, m records
+            In any order; the numbers of records may differ.
+        n_best : int, default=5
+            Matches to name for each record of X.
+        mask, y_mask : optional
+            True = observed.
+
+        Returns
+        -------
+        LinkResult
+            ``scores`` (n, m), ``best`` (n, n_best) and ``assignment`` (n,): row numbers of y.
+
+        Notes
+        -----
+        The score adds up both directions: how well the record of y fits the prediction from X, and
+        the other way round, each as a normal log density with the prediction's own spread, per
+        effective value; see the guide.
+        """
+        n_best = check_horizon(n_best, "n_best")
+        first, second = self._seen(X, mask, "a"), self._seen(y, y_mask, "b")
+        return assign(self._scores(first, second), n_best)
+
+    def _scores(self, first: Seen, second: Seen) -> Array:
+        """Scores (n, m) of records of X with records of y."""
+        return self._one_way(first, second, "b") + self._one_way(second, first, "a").T
+
+    def _one_way(self, given: Seen, candidates: Seen, wanted: SideName) -> Array:
+        """Log density of the candidates under the predictions of the given records."""
+        fitted = self._fitted()
+        translator = fitted.translator(self.get_params(deep=False))
+        centre = translator.decode(given.posterior[:, 0], wanted)
+        noise = standard_draws(_DRAWS, self.n_latent_)
+        scale = np.concatenate(
+            [
+                fitted.spreads[wanted].scale(
+                    translator.draws(given.posterior[i : i + 64], wanted, noise),
+                    centre[i : i + 64],
+                )
+                for i in range(0, len(given), 64)
+            ]
+        )
+        mask = candidates.signals.mask
+        return gaussian_scores(
+            centre.reshape(len(centre), -1),
+            scale.reshape(len(scale), -1),
+            candidates.values.reshape(len(candidates), -1),
+            mask.reshape(len(mask), -1),
+        )
+
+    def cross_correlation(self, X: Any, y: Any) -> Array:
+        """Correlate the codes of both sides over paired records.
+
+        Parameters
+        ----------
+        X, y : same kind as in fit
+            Row by row of the same samples.
+
+        Returns
+        -------
+        ndarray of shape (latent_dim, latent_dim)
+            Entry (i, j): posterior mean i of X with posterior mean j of y. Of codes along time
+            every latent step counts as a sample.
+        """
+        first, second = self._seen(X, None, "a"), self._seen(y, None, "b")
+        check_rows(second.signals, first.signals, "y")
+        codes = (
+            torch.as_tensor(seen.posterior[:, 0].reshape(-1, int(self.latent_dim)))
+            for seen in (first, second)
+        )
+        found: Array = cross_correlation(*codes).numpy()
+        return found
+
+    def out_of_range(self, X: Any, *, mask: Any = None) -> Any:
+        """Say which records of X are unlike those of training: predictions extrapolate there.
+
+        Parameters
+        ----------
+        X : same kind as in fit
+        mask : optional
+
+        Returns
+        -------
+        bool array, Series or DataArray of shape (n_records,)
+            True where the code lies farther out, or the record is reconstructed worse, than 1.5
+            times what 99 % of the training records show.
+        """
+        return self._outside(X, mask, "a")
+
+    def out_of_range_inverse(self, y: Any, *, mask: Any = None) -> Any:
+        """Say which records of y are unlike those of training, as :meth:`out_of_range`.
+
+        Parameters
+        ----------
+        y : same kind as in fit
+        mask : optional
+
+        Returns
+        -------
+        bool array, Series or DataArray of shape (n_records,)
+        """
+        return self._outside(y, mask, "b")
+
+    def _outside(self, data: Any, mask: Any, side: SideName) -> Any:
+        fitted = self._fitted()
+        seen = self._seen(data, mask, side)
+        own = fitted.translator(self.get_params(deep=False)).decode(seen.posterior[:, 0], side)
+        found = fitted.ranges[side].outside(seen.values, seen.signals.mask, own, seen.posterior)
+        return write_scores(found, seen.signals.index, "out_of_range")  # type: ignore[arg-type]
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None, *, mask: Any = None) -> float:
+        """R2 of the predictions of y, the mean over its columns.
+
+        Parameters
+        ----------
+        X, y : same kind as in fit
+            Missing values of y do not count.
+        sample_weight : array of shape (n_records,), optional
+        mask : optional
+            Of X.
+
+        Returns
+        -------
+        float
+            A column that does not vary counts only if all others do not either.
+        """
+        seen = self._seen(X, mask, "a")
+        target = self._seen(y, None, "b").signals
+        check_rows(target, seen.signals, "y")
+        predicted = self._fitted().scales["b"].inverse(self._centre(seen, "b"))
+        weight = np.ones(len(seen)) if sample_weight is None else np.asarray(sample_weight, float)
+        if weight.shape != (len(seen),):
+            raise ValueError(
+                f"sample_weight must have one number for each of the {len(seen)} records, got "
+                f"shape {weight.shape}."
+            )
+        return _column_r2(target.values, target.mask, predicted, weight)
+
+
+def _column_r2(values: Array, mask: NDArray[np.bool_], predicted: Array, weight: Array) -> float:
+    """Mean R2 of the columns, as scikit-learn has it, over observed values."""
+    n = len(values)
+    flat = [part.reshape(n, -1) for part in (values, mask, predicted)]
+    if flat[1].all():
+        return float(r2_score(flat[0], flat[2], sample_weight=weight))
+    found = []
+    for truth, seen, guess in zip(*(part.T for part in flat), strict=True):
+        if seen.sum() > 1:
+            found.append(r2_score(truth[seen], guess[seen], sample_weight=weight[seen]))
+    if not found:
+        raise ValueError("y holds no column with two observed values; there is nothing to score.")
+    return float(np.mean(found))

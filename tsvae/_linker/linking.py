@@ -1,0 +1,197 @@
+"""Fit of a linker: what was read becomes a pair of models, and what they need beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tsvae._linker.batches import SideData
+from tsvae._linker.fitting import Parameters, TrainingSides, fit_stages
+from tsvae._linker.options import side_options
+from tsvae._linker.pairs import Problem, Rows, pair_rows
+from tsvae._linker.ranges import SideRange, fit_range
+from tsvae._linker.sides import SideScale, error_weights, fit_side
+from tsvae._linker.spread import Spread, fit_spread
+from tsvae._linker.translator import SideName, Translator, other_side
+from tsvae._records.building import build_model
+from tsvae._records.design import Design, design_model
+from tsvae._records.signals import Signals
+from tsvae.models.observation import family_likelihood
+from tsvae.models.pair import PairVAE
+from tsvae.training import Callback, TrainingLog
+
+__all__ = ["LinkerFit", "build_pair", "fit_linker", "standard_draws"]
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+_EXAMINED = 1024  # records that spread and ranges are measured on
+_DRAWS = 64  # of each
+_ACTIVE_NATS = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class LinkerFit:
+    """Everything a fitted linker needs; holds no training data. Side a is X, side b is y.
+
+    Attributes
+    ----------
+    model : PairVAE
+    designs : dict of Design
+    scales : dict of SideScale
+    spreads : dict of Spread
+        Of each side as seen from the other.
+    ranges : dict of SideRange
+    active : bool ndarray of shape (latent_dim,)
+        Code channels that carry information about both sides.
+    separate, joint : TrainingLog or None
+    """
+
+    model: PairVAE
+    designs: dict[SideName, Design]
+    scales: dict[SideName, SideScale]
+    spreads: dict[SideName, Spread]
+    ranges: dict[SideName, SideRange]
+    active: Mask
+    separate: TrainingLog | None
+    joint: TrainingLog
+
+    def translator(self, params: Parameters) -> Translator:
+        """Model ready for batched passes."""
+        return Translator(self.model, params["device"], params["n_threads"])
+
+
+def fit_linker(
+    problem: Problem, params: Parameters, seed: int, callbacks: Sequence[Callback]
+) -> LinkerFit:
+    """Fit a pair of models.
+
+    Parameters
+    ----------
+    problem : Problem
+    params : mapping
+        Parameters of the estimator.
+    seed : int
+    callbacks : sequence of Callback
+
+    Returns
+    -------
+    LinkerFit
+    """
+    rows = pair_rows(problem.x, problem.y, float(params["validation_fraction"]), seed)
+    signals: dict[SideName, Signals] = {"a": problem.x, "b": problem.y}
+    designs: dict[SideName, Design] = {}
+    scales: dict[SideName, SideScale] = {}
+    names: tuple[tuple[SideName, str], ...] = (("a", "X"), ("b", "y"))
+    for side, name in names:
+        options = side_options(params, side)
+        found = signals[side]
+        unit = family_likelihood(options["likelihood"]).support == "unit"
+        scales[side] = fit_side(found, options | {"unit": unit}, name)
+        designs[side] = design_model(options, found.values.shape[1], found.values.shape[2], 0)
+    errors: dict[SideName, Array | None] = {"a": problem.x_errors, "b": problem.y_errors}
+    data = {side: _side_data(signals[side], scales[side], errors[side]) for side, _ in names}
+    generator = torch.Generator().manual_seed(seed)
+    model = build_pair(designs, params, generator)
+    logs = fit_stages(
+        model, TrainingSides(data["a"], data["b"], rows), params, generator, callbacks
+    )
+    model.eval().requires_grad_(False)
+    return _measured(model, designs, scales, data, rows, params, seed, logs)
+
+
+def build_pair(
+    designs: dict[SideName, Design], params: Parameters, generator: torch.Generator
+) -> PairVAE:
+    """Pair of models of two designs.
+
+    Raises
+    ------
+    ValueError
+        If the codes of the two sides differ in shape.
+    """
+    model = PairVAE(
+        build_model(designs["a"], None, generator),
+        build_model(designs["b"], None, generator),
+        weights=params["weights"],
+        beta=float(params["beta"]),
+        barlow_weight=float(params["barlow_weight"]),
+        barlow_lambda=float(params["barlow_lambda"]),
+        projector=params["projector"],
+        generator=generator,
+    )
+    samples = [torch.zeros(2, d.n_steps, d.n_features) for d in (designs["a"], designs["b"])]
+    return model.build(*samples)
+
+
+def _side_data(signals: Signals, scale: SideScale, errors: Array | None) -> SideData:
+    values = scale.forward(signals.values, signals.mask)
+    weight = np.broadcast_to(scale.weights[:, None], values.shape[1:])[None]
+    if errors is not None:
+        known = scale.errors(errors, signals.values)
+        weight = weight * error_weights(known, signals.mask)
+    return SideData(
+        torch.tensor(values, dtype=torch.float32),
+        torch.tensor(signals.mask),
+        torch.tensor(weight, dtype=torch.float32),
+    )
+
+
+def standard_draws(n: int, size: int) -> Array:
+    """Return common random numbers (n, 1, size), antithetic pairs, so that their mean is 0."""
+    half = np.random.default_rng(0).standard_normal(((n + 1) // 2, 1, size))
+    return np.concatenate([half, -half])[:n]
+
+
+def _measured(
+    model: PairVAE,
+    designs: Any,
+    scales: Any,
+    data: dict[SideName, SideData],
+    rows: Rows,
+    params: Parameters,
+    seed: int,
+    logs: Any,
+) -> LinkerFit:
+    """Add what is measured with the trained models: spread, ranges, active units."""
+    translator = Translator(model, params["device"], params["n_threads"])
+    pairs = rows.held_out if len(rows.held_out) else rows.pairs
+    noise = standard_draws(_DRAWS, model.a.n_latent)
+    spreads, ranges, rates = {}, {}, []
+    names: tuple[SideName, SideName] = ("a", "b")
+    for side in names:
+        other = other_side(side)
+        source, target = (_some(data[name], pairs, seed) for name in (side, other))
+        posterior = translator.posterior(*source, side)
+        centre = translator.decode(posterior[:, 0], other)
+        draws = translator.draws(posterior, other, noise)
+        spreads[other] = fit_spread(*target, draws, centre)
+        only = rows.only_x if side == "a" else rows.only_y
+        known = _some(data[side], np.concatenate([rows.pairs, only]), seed)
+        posterior = translator.posterior(*known, side)
+        own = translator.decode(posterior[:, 0], side)
+        ranges[side] = fit_range(*known, own, posterior)
+        rates.append(_rate(posterior))
+    channels = [rate.reshape(-1, model.latent_dim).sum(axis=0) for rate in rates]
+    active = np.minimum(*channels) > _ACTIVE_NATS
+    return LinkerFit(model, designs, scales, spreads, ranges, active, logs.separate, logs.joint)
+
+
+def _rate(posterior: Array) -> Array:
+    """Mean over records of the KL of each code entry from the prior, in nats."""
+    mean, log_var = posterior[:, 0], posterior[:, 1]
+    rate: Array = 0.5 * (mean**2 + np.exp(log_var) - 1.0 - log_var).mean(axis=0)
+    return rate
+
+
+def _some(data: SideData, rows: NDArray[np.int64], seed: int) -> tuple[Array, Mask]:
+    """Values and mask of rows, at most ``_EXAMINED`` of them, drawn at random."""
+    if len(rows) > _EXAMINED:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, _EXAMINED, replace=False))
+    chosen = torch.as_tensor(rows)
+    return data.values[chosen].double().numpy(), data.mask[chosen].numpy()

@@ -1,0 +1,82 @@
+"""Logarithms of intensities that may be zero or negative."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["SignedLog", "fit_signed_log"]
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+_FLOOR = 0.01  # quantile of the magnitudes below which the scale is linear
+_FARTHEST = 300.0  # decades; beyond there are no floating-point numbers
+
+
+@dataclass(frozen=True, eq=False)
+class SignedLog:
+    """Logarithm of magnitudes, linear around zero, with the sign kept.
+
+    Attributes
+    ----------
+    floor : ndarray of shape (F,)
+        Magnitude c below which it is linear.
+
+    Notes
+    -----
+    y = asinh(x / (2 c)) / ln 10: log10(x / c) for x well above c, x / (2 c ln 10) around zero,
+    odd, and with an inverse everywhere.
+    """
+
+    floor: Array
+
+    def forward(self, values: Array) -> Array:
+        """Decades above the floor, of values (..., W, F)."""
+        transformed: Array = np.arcsinh(values / (2.0 * self.floor)) / np.log(10.0)
+        return transformed
+
+    def inverse(self, values: Array) -> Array:
+        """Values of decades (..., W, F)."""
+        decades = np.clip(values, -_FARTHEST, _FARTHEST) * np.log(10.0)
+        with np.errstate(over="ignore"):
+            found = 2.0 * self.floor * np.sinh(decades)
+        limit = np.finfo(float).max
+        return np.clip(found, -limit, limit)
+
+    def slope(self, values: Array) -> Array:
+        """Return the derivative of :meth:`forward` at values (..., W, F), for measurement errors."""
+        base = 2.0 * self.floor * np.log(10.0)
+        return 1.0 / (base * np.sqrt(1.0 + (values / (2.0 * self.floor)) ** 2))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"floor": self.floor.tolist()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> SignedLog:
+        """Inverse of :meth:`to_dict`."""
+        return cls(np.array(data["floor"], dtype=float))
+
+
+def fit_signed_log(values: Array, mask: Mask) -> SignedLog:
+    """Choose the floor of each variable: the 1 % quantile of magnitudes other than zero.
+
+    Parameters
+    ----------
+    values : ndarray of shape (B, W, F)
+    mask : bool ndarray of shape (B, W, F)
+
+    Returns
+    -------
+    SignedLog
+    """
+    floors = []
+    for feature in range(values.shape[2]):
+        sizes = np.abs(values[..., feature][mask[..., feature]])
+        sizes = sizes[sizes > 0.0]
+        floors.append(float(np.quantile(sizes, _FLOOR)) if len(sizes) else 1.0)
+    return SignedLog(np.array(floors))

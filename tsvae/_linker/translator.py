@@ -1,0 +1,125 @@
+"""The fitted pair at work: batches of records of one side to codes and to the other side."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tsvae.models.pair import PairVAE
+from tsvae.training import pinned_threads, resolve_device
+
+__all__ = ["SideName", "Translator", "other_side"]
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+SideName = Literal["a", "b"]
+
+_VALUES_PER_BATCH = 2**15
+_SMALLEST_BATCH, _LARGEST_BATCH = 8, 64
+_SHORT_FOR_DOUBLE = 32  # steps; longer records run in float32
+
+
+def other_side(side: SideName) -> SideName:
+    """Name of the other side."""
+    return "b" if side == "a" else "a"
+
+
+@dataclass(frozen=True, eq=False)
+class Translator:
+    """Batched passes of a pair of models, in model units.
+
+    Records run in batches of one size, filled up with zeros, so that a record's result does not
+    depend on the records beside it.
+
+    Attributes
+    ----------
+    model : PairVAE
+        Built, on the CPU.
+    device : str
+    n_threads : int or None
+    """
+
+    model: PairVAE
+    device: str
+    n_threads: int | None
+
+    @contextmanager
+    def _ready(self) -> Iterator[PairVAE]:
+        device = resolve_device(self.device)
+        steps = max(self.model.a.record_shape[0], self.model.b.record_shape[0])
+        double = steps < _SHORT_FOR_DOUBLE and device.type != "mps"
+        model = copy.deepcopy(self.model).to(device, torch.float64 if double else torch.float32)
+        model.eval()
+        with pinned_threads(self.n_threads), torch.no_grad():
+            yield model
+
+    def _batches(
+        self, function: Callable[..., Tensor], model: PairVAE, *arrays: NDArray[Any]
+    ) -> Array:
+        """Apply a function of tensors to equal batches of the arrays' first axis."""
+        like = next(model.parameters())
+        largest = max(array[0].size for array in arrays) if len(arrays[0]) else 1
+        size = int(np.clip(_VALUES_PER_BATCH // largest, _SMALLEST_BATCH, _LARGEST_BATCH))
+        parts = []
+        for begin in range(0, len(arrays[0]), size):
+            tensors = [_filled(array[begin : begin + size], size, like) for array in arrays]
+            result = function(*tensors)[: len(arrays[0]) - begin]
+            parts.append(result.detach().cpu().to(torch.float64).numpy())
+        return np.concatenate(parts) if parts else np.zeros((0,))
+
+    def posterior(self, values: Array, mask: Mask, side: SideName) -> Array:
+        """Means and log-variances of codes, flat, ``(N, 2, n_latent)``."""
+        with self._ready() as model:
+            own = model.side(side)
+
+            def encode(x: Tensor, seen: Tensor) -> Tensor:
+                found = own.posterior(own.features(x, seen))
+                return torch.stack([own.flatten_codes(part) for part in found], dim=1)
+
+            return self._batches(encode, model, values, mask)
+
+    def decode(self, codes: Array, side: SideName) -> Array:
+        """Return expected values (..., W, F) of a side at flat codes (..., n_latent)."""
+        leading = codes.shape[:-1]
+        with self._ready() as model:
+            own = model.side(side)
+
+            def decode(z: Tensor) -> Tensor:
+                return own.expected_values(own.decode(own.unflatten_codes(z)).x_hat)
+
+            found = self._batches(decode, model, codes.reshape(-1, codes.shape[-1]))
+        return found.reshape(*leading, *self.model.side(side).record_shape)
+
+    def draws(self, posterior: Array, side: SideName, noise: Array) -> Array:
+        """Return expected values of a side at codes drawn from posteriors.
+
+        Parameters
+        ----------
+        posterior : ndarray of shape (N, 2, n_latent)
+        side : {"a", "b"}
+            To decode to.
+        noise : ndarray of shape (S, 1 or N, n_latent)
+            Standard normal.
+
+        Returns
+        -------
+        ndarray of shape (S, N, W, F)
+        """
+        codes = posterior[:, 0] + np.exp(0.5 * posterior[:, 1]) * noise
+        return self.decode(codes, side)
+
+
+def _filled(array: NDArray[Any], size: int, like: Tensor) -> Tensor:
+    """Tensor of ``size`` rows, zeros after those of the array."""
+    dtype = torch.bool if array.dtype == bool else like.dtype
+    filled = np.zeros((size, *array.shape[1:]), dtype=array.dtype)
+    filled[: len(array)] = array
+    return torch.from_numpy(filled).to(like.device, dtype)
