@@ -48,7 +48,7 @@ class SignedLog:
         return np.clip(found, -limit, limit)
 
     def slope(self, values: Array) -> Array:
-        """Return the derivative of :meth:`forward` at values (..., W, F), for measurement errors."""
+        """Return the derivative of :meth:`forward` at values (..., W, F): it scales errors."""
         base = 2.0 * self.floor * np.log(10.0)
         return 1.0 / (base * np.sqrt(1.0 + (values / (2.0 * self.floor)) ** 2))
 

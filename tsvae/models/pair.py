@@ -39,6 +39,8 @@ __all__ = ["PairForward", "PairVAE", "PairWeights", "Side"]
 Side = Literal["a", "b"]
 Stage = Literal["separate", "joint"]
 
+_Data = tuple[Tensor, Tensor | None, Tensor | None]  # values, mask, weight of entries
+
 _CRITERION_SEED = 0  # every evaluation of the criterion draws the same numbers
 
 
@@ -331,28 +333,26 @@ class PairVAE(nn.Module):
             and its three sisters, ``kl_divergence_a`` and ``kl_divergence_b``; ``barlow_twins`` and
             ``beta``. Of unpaired batches those that join the sides are missing.
         """
-        n_pairs = len(output.b_from_a)
-        names = ("a_from_a", "b_from_b", "b_from_a", "a_from_b")
-        sides = ("a", "b", "b", "a")
-        data: dict[str, tuple[Tensor, Tensor | None, Tensor | None]] = {}
-        data = {"a": (a, mask_a, weight_a), "b": (b, mask_b, weight_b)}
-        found = (output.a.x_hat, output.b.x_hat, output.b_from_a, output.a_from_b)
-        laws = (self.a.observation, self.b.observation, self.across_b, self.across_a)
+        first, second = (a, mask_a, weight_a), (b, mask_b, weight_b)
+        terms = (
+            ("a_from_a", self.a.observation, first, output.a.x_hat),
+            ("b_from_b", self.b.observation, second, output.b.x_hat),
+            ("b_from_a", self.across_b, second, output.b_from_a),
+            ("a_from_b", self.across_a, first, output.a_from_b),
+        )
         loss, diagnostics = a.new_zeros(()), {"beta": a.new_tensor(beta)}
-        for place, (name, side, x_hat, law) in enumerate(
-            zip(names, sides, found, laws, strict=True)
-        ):
-            if not len(x_hat):
-                continue
-            value = _log_likelihood(law, data[side], x_hat)
-            diagnostics[f"log_likelihood_{name}"] = value
-            loss = loss - self.weights[place] * value / math.prod(x_hat.shape[-2:])
+        for weight, (name, law, data, x_hat) in zip(self.weights, terms, strict=True):
+            if len(x_hat):
+                value = _log_likelihood(law, data, x_hat)
+                diagnostics[f"log_likelihood_{name}"] = value
+                loss = loss - weight * value / math.prod(x_hat.shape[-2:])
         for name, x, result in (("a", a, output.a), ("b", b, output.b)):
             if len(x):
                 rate = gaussian_kl(result.mu[:, 0], result.log_var[:, 0]).flatten(1).sum(1).mean()
                 diagnostics[f"kl_divergence_{name}"] = rate
                 loss = loss + beta * rate / math.prod(x.shape[1:])
-        if n_pairs > 1 and self.barlow_weight and self.stage == "joint":
+        n_pairs = len(output.b_from_a)
+        if n_pairs > 1 and self.barlow_weight:
             diagnostics["barlow_twins"] = self._barlow(output, n_pairs)
             loss = loss + self.barlow_weight * diagnostics["barlow_twins"]
         detached = {name: value.detach() for name, value in diagnostics.items()}
@@ -388,9 +388,7 @@ class PairVAE(nn.Module):
                 self.freezing.apply(step)
         else:
             generator = torch.Generator().manual_seed(_CRITERION_SEED)
-        mask_a, mask_b = (
-            None if m is None else m.bool() for m in map(batch.get, ("mask_a", "mask_b"))
-        )
+        mask_a, mask_b = (_as_bool(batch.get(name)) for name in ("mask_a", "mask_b"))
         n_pairs = int(batch["n_pairs"]) if "n_pairs" in batch else None
         a, b = batch["a"], batch["b"]
         output = self._pass(a, b, (mask_a, mask_b), 1, n_pairs, generator)
@@ -444,6 +442,10 @@ class PairVAE(nn.Module):
             return drawn  # type: ignore[no-any-return]
 
 
+def _as_bool(mask: Tensor | None) -> Tensor | None:
+    return None if mask is None else mask.bool()
+
+
 def _check_weights(weights: Sequence[float]) -> PairWeights:
     values = tuple(float(value) for value in weights)
     if len(values) != 4 or not all(0.0 <= value < math.inf for value in values) or not any(values):
@@ -467,9 +469,7 @@ def _check_pairs(n_pairs: int | None, n_a: int, n_b: int) -> int:
     return n_pairs
 
 
-def _log_likelihood(
-    law: ObservationModel, data: tuple[Tensor, Tensor | None, Tensor | None], x_hat: Tensor
-) -> Tensor:
+def _log_likelihood(law: ObservationModel, data: _Data, x_hat: Tensor) -> Tensor:
     """Mean over records and codes of the weighted log-likelihood, in nats per record."""
     n = len(x_hat)
     x, mask, weight = data
