@@ -159,8 +159,8 @@ def as_table(data: Any) -> tuple[Any, str]:
         return data.to_frame(0 if data.name is None else data.name), "series"
     if data is None or isinstance(data, pd.DataFrame) or hasattr(data, "dims"):
         return data, "table"
-    if not hasattr(data, "ndim") and isinstance(data, list | tuple):
-        data = np.asarray(data)
+    if not hasattr(data, "ndim"):
+        data = np.asarray(data)  # lists, and what offers __array__ alone
     if getattr(data, "ndim", 2) == 1:
         return data[:, None], "vector"
     return data, "table"

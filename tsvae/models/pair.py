@@ -348,6 +348,7 @@ class PairVAE(nn.Module):
                 loss = loss - weight * value / math.prod(x_hat.shape[-2:])
         for name, x, result in (("a", a, output.a), ("b", b, output.b)):
             if len(x):
+                assert result.log_var is not None  # both sides are variational
                 rate = gaussian_kl(result.mu[:, 0], result.log_var[:, 0]).flatten(1).sum(1).mean()
                 diagnostics[f"kl_divergence_{name}"] = rate
                 loss = loss + beta * rate / math.prod(x.shape[1:])
