@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import RegressorMixin, TransformerMixin
+from sklearn.base import TransformerMixin
 
 from tsvae._linker.coding import LinkerCoding
 from tsvae._linker.fitting import PretrainingWarning
@@ -19,7 +19,7 @@ from tsvae._linker.predicting import Band
 __all__ = ["Band", "LinkResult", "PairVAELinker", "PretrainingWarning"]
 
 
-class PairVAELinker(RegressorMixin, TransformerMixin, LinkerCoding):
+class PairVAELinker(TransformerMixin, LinkerCoding):
     """Two linked variational autoencoders: one measurement of a sample from another.
 
     X and y are two measurements of the same samples, row by row: spectra, profiles, leads, or

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 
 from tsvae._linker.linking import standard_draws
@@ -25,7 +26,7 @@ Array = NDArray[np.float64]
 _DRAWS = 64  # of each prediction, for its spread
 
 
-class LinkerCoding(LinkerPredicting):
+class LinkerCoding(RegressorMixin, LinkerPredicting):
     """Methods about codes and matches."""
 
     latent_dim: int
@@ -104,12 +105,20 @@ class LinkerCoding(LinkerPredicting):
         -------
         ndarray of shape (latent_dim, latent_dim)
             Entry (i, j): posterior mean i of X with posterior mean j of y. Of codes along time
-            every latent step counts as a sample.
+            every latent step counts as a sample. Rows with one side alone do not count.
+
+        Raises
+        ------
+        ValueError
+            If no row has both sides.
         """
         first, second = self._seen(X, None, "a"), self._seen(y, None, "b")
         check_rows(second.signals, first.signals, "y")
+        paired = np.logical_and(*(s.signals.mask.any(axis=(1, 2)) for s in (first, second)))
+        if not paired.any():
+            raise ValueError("no row has both X and y; give some records measured both ways.")
         codes = (
-            torch.as_tensor(seen.posterior[:, 0].reshape(-1, int(self.latent_dim)))
+            torch.as_tensor(seen.posterior[paired, 0].reshape(-1, int(self.latent_dim)))
             for seen in (first, second)
         )
         found: Array = cross_correlation(*codes).numpy()
@@ -166,7 +175,7 @@ class LinkerCoding(LinkerPredicting):
         Returns
         -------
         float
-            A column that does not vary counts only if all others do not either.
+            A column that does not vary scores 1 if predicted exactly, else 0.
         """
         seen = self._seen(X, mask, "a")
         target = self._seen(y, None, "b").signals

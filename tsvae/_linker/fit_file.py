@@ -27,7 +27,7 @@ def pack(fit: LinkerFit) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     for side in _SIDES:
         for part, fitted in (("spread", fit.spreads[side]), ("range", fit.ranges[side])):
             for name, array in fitted.to_arrays().items():
-                tensor = torch.as_tensor(np.ascontiguousarray(array))
+                tensor = torch.from_numpy(np.array(array, order="C"))
                 tensors[f"{part}_{side}.{name}"] = tensor
     header: dict[str, Any] = {
         "designs": {side: asdict(fit.designs[side]) for side in _SIDES},
