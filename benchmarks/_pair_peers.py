@@ -1,7 +1,8 @@
 """Regressions that predict one side of a pair from the other, one direction at a time.
 
-Inputs and targets are standardised by the training rows. What is tuned is tuned on training rows
-alone, by the squared error in raw units on `folds`: pairs of row numbers to fit and to validate.
+Columns of inputs and targets are centred by the training rows and scaled by their own deviation or
+by that of the whole side. What is tuned is tuned on training rows alone, by the squared error in
+units of the data on `folds`: pairs of row numbers to fit and to validate.
 """
 
 from __future__ import annotations
@@ -12,17 +13,15 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.compose import TransformedTargetRegressor
+from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.cross_decomposition import PLSRegression
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, KFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 Array = NDArray[np.float64]
 Folds = Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
+SCALINGS = ("column", "side")
 ALPHAS = tuple(10.0**k for k in range(-3, 5))
 PLS_COMPONENTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 PLS_FIRST = 32  # more components are tried if so many are the best
@@ -57,28 +56,62 @@ def last_quarter(n: int) -> Folds:
     return [(np.arange(border - 1), np.arange(border, n))]
 
 
-def standardised(model: Any) -> TransformedTargetRegressor:
-    return TransformedTargetRegressor(
-        make_pipeline(StandardScaler(), model), transformer=StandardScaler()
-    )
+class Scale(NamedTuple):
+    """Centre of each column, and the unit of each column or of all."""
+
+    centre: Array
+    unit: Any
+
+    @classmethod
+    def of(cls, x: Array, scaling: str) -> Self:
+        centred = x - x.mean(axis=0)
+        unit = centred.std() if scaling == "side" else centred.std(axis=0)
+        return cls(x.mean(axis=0), unit)
+
+    def apply(self, x: Array) -> Array:
+        return (x - self.centre) / self.unit
+
+    def undo(self, x: Array) -> Array:
+        return x * self.unit + self.centre
+
+
+class Scaled(BaseEstimator, RegressorMixin):
+    """A regression of scaled targets on scaled inputs.
+
+    Dividing each column by its own deviation makes columns of little signal as loud as the others,
+    noise included; with one unit for the side, they stay as quiet as they are.
+    """
+
+    def __init__(self, model: Any, scaling: str = "column") -> None:
+        self.model = model
+        self.scaling = scaling
+
+    def fit(self, x: Array, y: Array) -> Self:
+        self.inputs_, self.targets_ = Scale.of(x, self.scaling), Scale.of(y, self.scaling)
+        self.model_ = clone(self.model).fit(self.inputs_.apply(x), self.targets_.apply(y))
+        return self
+
+    def predict(self, x: Array, **how: Any) -> Array:
+        return self.targets_.undo(self.model_.predict(self.inputs_.apply(x), **how))
 
 
 def fit_fixed(model: Any, x: Array, y: Array, settings: dict[str, Any]) -> Fitted:
-    return Fitted(standardised(model).fit(x, y).predict, settings)
+    """Fit with one unit a side: better for these models on the validation part."""
+    fitted = Scaled(model, "side").fit(x, y)
+    return Fitted(fitted.predict, {**settings, "scaling": "side"})
 
 
 def fit_grid(
     model: Any, grid: Mapping[str, Sequence[Any]], x: Array, y: Array, folds: Folds
 ) -> Fitted:
-    """Search the parameters of `model`, then fit it to all rows."""
-    prefix = f"regressor__{type(model).__name__.lower()}__"
+    """Search scalings and the parameters of `model`, then fit it to all rows."""
     search = GridSearchCV(
-        standardised(model),
-        {prefix + name: values for name, values in grid.items()},
+        Scaled(model),
+        {"scaling": SCALINGS, **{f"model__{name}": values for name, values in grid.items()}},
         cv=folds,
         scoring="neg_mean_squared_error",
     ).fit(x, y)
-    chosen = {name.removeprefix(prefix): value for name, value in search.best_params_.items()}
+    chosen = {name.removeprefix("model__"): v for name, v in search.best_params_.items()}
     return Fitted(search.predict, chosen)
 
 
@@ -110,16 +143,13 @@ class FirstComponents(BaseEstimator, RegressorMixin):
         return scores @ self.pls_.y_loadings_[:, k].T + self.pls_.intercept_
 
 
-def pls_errors(x: Array, y: Array, folds: Folds, numbers: Sequence[int]) -> Array:
+def pls_errors(x: Array, y: Array, folds: Folds, scaling: str, numbers: Sequence[int]) -> Array:
     """Fit the largest number of components once a fold, and judge every smaller one from it."""
     errors = np.zeros(len(numbers))
     for train, held_out in folds:
-        inputs, targets = StandardScaler().fit(x[train]), StandardScaler().fit(y[train])
-        model = FirstComponents(numbers[-1])
-        model.fit(inputs.transform(x[train]), targets.transform(y[train]))
+        model = Scaled(FirstComponents(numbers[-1]), scaling).fit(x[train], y[train])
         for i, k in enumerate(numbers):
-            found = targets.inverse_transform(model.predict(inputs.transform(x[held_out]), k))
-            errors[i] += np.mean((found - y[held_out]) ** 2)
+            errors[i] += np.mean((model.predict(x[held_out], n_components=k) - y[held_out]) ** 2)
     return errors
 
 
@@ -127,10 +157,13 @@ def fit_pls(x: Array, y: Array, folds: Folds, seed: int) -> Fitted:
     largest = min([x.shape[1], y.shape[1], *(len(train) - 1 for train, _ in folds)])
     for limit in (PLS_FIRST, largest):
         numbers = [k for k in PLS_COMPONENTS if k <= min(limit, largest)]
-        chosen = numbers[int(np.argmin(pls_errors(x, y, folds, numbers)))]
-        if chosen < PLS_FIRST:
+        errors = np.stack([pls_errors(x, y, folds, scaling, numbers) for scaling in SCALINGS])
+        which, best = np.unravel_index(np.argmin(errors), errors.shape)
+        if numbers[best] < PLS_FIRST:
             break
-    return fit_fixed(FirstComponents(chosen), x, y, {"n_components": chosen})
+    scaling, chosen = SCALINGS[which], numbers[best]
+    fitted = Scaled(FirstComponents(chosen), scaling).fit(x, y)
+    return Fitted(fitted.predict, {"n_components": chosen, "scaling": scaling})
 
 
 class CCA(BaseEstimator, RegressorMixin):
@@ -167,7 +200,7 @@ def fit_cca(x: Array, y: Array, folds: Folds, seed: int) -> Fitted:
 def fit_neighbors(x: Array, y: Array, folds: Folds, seed: int) -> Fitted:
     from sklearn.neighbors import KNeighborsRegressor
 
-    return fit_fixed(KNeighborsRegressor(n_neighbors=5), x, y, {"n_neighbors": 5})
+    return fit_grid(KNeighborsRegressor(), {"n_neighbors": (5,)}, x, y, folds)
 
 
 def fit_mlp(x: Array, y: Array, folds: Folds, seed: int) -> Fitted:
@@ -180,7 +213,9 @@ def fit_mlp(x: Array, y: Array, folds: Folds, seed: int) -> Fitted:
         "n_iter_no_change": 50,
         "max_iter": 500,
     }
-    return fit_fixed(MLPRegressor(**settings, random_state=seed), x, y, settings)
+    with warnings.catch_warnings():  # 500 passes are the budget
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return fit_fixed(MLPRegressor(**settings, random_state=seed), x, y, settings)
 
 
 def fit_trees(x: Array, y: Array, folds: Folds, seed: int) -> Fitted:
