@@ -57,8 +57,8 @@ def cross_correlation(first: Tensor, second: Tensor) -> Tensor:
 
 def _standardised(codes: Tensor) -> Tensor:
     centred = codes - codes.mean(0)
-    spread = (centred**2).mean(0).sqrt()
-    return centred / spread.clamp_min(_LEAST_SPREAD)
+    # Clamped before the root, whose slope at 0 is infinite.
+    return centred / (centred**2).mean(0).clamp_min(_LEAST_SPREAD**2).sqrt()
 
 
 def barlow_twins_loss(first: Tensor, second: Tensor, off_diagonal: float = 0.005) -> Tensor:

@@ -108,6 +108,8 @@ def learning_rate_range_test(
     finally:
         model.load_state_dict(saved, strict=False)
         model.zero_grad(set_to_none=True)
+        for parameter in (*groups.network, *groups.natural):
+            parameter.requires_grad_(True)  # models may freeze parts by the step
         set_random_states(random_states, generators, runtime.device)
     smoothed = _smooth(raw)
     return RangeTest(rates[: len(raw)], smoothed, suggest_rate(rates[: len(raw)], smoothed))
