@@ -114,7 +114,8 @@ class LinkerCoding(RegressorMixin, LinkerPredicting):
         """
         first, second = self._seen(X, None, "a"), self._seen(y, None, "b")
         check_rows(second.signals, first.signals, "y")
-        paired = np.logical_and(*(s.signals.mask.any(axis=(1, 2)) for s in (first, second)))
+        masks = (first.signals.mask, second.signals.mask)
+        paired = np.all([mask.any(axis=(1, 2)) for mask in masks], axis=0)
         if not paired.any():
             raise ValueError("no row has both X and y; give some records measured both ways.")
         codes = (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 from tsvae._linker.translator import SideName
@@ -43,9 +45,9 @@ def _one(params: Parameters, name: str, side: SideName) -> Any:
     """Value of one side."""
     value = params[name]
     if name == "hidden_sizes":
-        pair = value is not None and any(w is None or isinstance(w, list | tuple) for w in value)
+        pair = value is not None and any(w is None or _is_list(w) for w in value)
     else:
-        pair = isinstance(value, list | tuple)
+        pair = _is_list(value)
     if not pair:
         return value
     if len(value) != 2:
@@ -78,6 +80,30 @@ def side_options(params: Parameters, side: SideName) -> dict[str, Any]:
     return options
 
 
+def _check_weights(weights: Any) -> None:
+    if len(weights) != 4 or not all(isinstance(weight, Real) for weight in weights):
+        raise ValueError(
+            "weights must be four numbers, of X from X, y from y, y from X and X from y; got "
+            f"{weights!r}."
+        )
+    if not all(0.0 <= weight < math.inf for weight in weights) or not any(weights):
+        raise ValueError(f"weights must be finite numbers >= 0, not all 0; got {weights!r}.")
+
+
+def _check_pair_of_sizes(sizes: Any) -> None:
+    """Raise for a list of numbers and lists."""
+    parts = [] if sizes is None else [width is None or _is_list(width) for width in sizes]
+    if any(parts) and not all(parts):
+        raise ValueError(
+            "hidden_sizes must be the widths of both sides, such as (64, 64), or a pair (X, y) of "
+            f"widths or None, such as ((64,), None); got {sizes!r}."
+        )
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
+
+
 def check_options(params: Parameters) -> None:
     """Raise if parameters of the linker have impossible values or contradict each other.
 
@@ -91,14 +117,8 @@ def check_options(params: Parameters) -> None:
     ValueError, TypeError
         Naming the parameter, what it must be, and the remedy.
     """
-    weights = params["weights"]
-    if len(weights) != 4:
-        raise ValueError(
-            "weights must be four numbers, of X from X, y from y, y from X and X from y; got "
-            f"{weights!r}."
-        )
-    if not all(0.0 <= float(w) < float("inf") for w in weights) or not any(weights):
-        raise ValueError(f"weights must be finite numbers >= 0, not all 0; got {weights!r}.")
+    _check_weights(params["weights"])
+    _check_pair_of_sizes(params["hidden_sizes"])
     for side in ("a", "b"):
         options = side_options(params, side)  # type: ignore[arg-type]
         for name, (allowed, words) in _KINDS.items():

@@ -17,12 +17,14 @@ from tsvae._linker.translator import SideName, other_side
 from tsvae._records.alignment import check_labels, record_labels
 from tsvae._records.signals import SignalReader, Signals
 from tsvae.base import TorchEstimator
-from tsvae.panel import RecordIndex, read_records, write_records
+from tsvae.panel import RecordIndex, match_records, read_records, write_records
 
 __all__ = ["LinkerPlumbing", "Seen"]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
+
+_COLUMN = "__column__"  # dim of the only column of a DataArray along the records
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,7 @@ class LinkerPlumbing(TorchEstimator):
     time: Any
     series: Any
     freq: Any
+    latent: str
 
     # -- the fitted state --------------------------------------------------------------------
 
@@ -95,8 +98,17 @@ class LinkerPlumbing(TorchEstimator):
         column, self._y_form = as_table(y)
         found = self._reader().read(column, as_table(masks[1])[0], "y")
         check_rows(found, x, "y")
+        self._check_lengths(x.values.shape[1], found.values.shape[1])
         side = (("sigma", errors[0], x), ("y_sigma", errors[1], found))
         return Problem(x, found, *[self._errors(e, signals, name) for name, e, signals in side])
+
+    def _check_lengths(self, x_steps: int, y_steps: int) -> None:
+        if self.latent == "map" and x_steps != y_steps:
+            raise ValueError(
+                "latent='map' is a code along a time that both sides share, but records of X have "
+                f"{x_steps} steps and those of y {y_steps}. Interpolate one side to the axis of "
+                "the other, or use latent='vector'."
+            )
 
     def _errors(self, errors: Any, signals: Signals, name: str) -> Array | None:
         """Read error bars of a side."""
@@ -104,6 +116,11 @@ class LinkerPlumbing(TorchEstimator):
             return None
         index = signals.index
         assert isinstance(index, RecordIndex)
+        if np.ndim(errors) == 0 and not hasattr(errors, "dims"):
+            raise ValueError(
+                f"{name} must hold one error bar for each value, got {errors!r}. Give an array of "
+                "the shape of the data; error bars that are all the same change nothing."
+            )
         table = as_table(errors)[0]
         found = read_records(table, name=name, like=index, allow_all_missing=True)
         if found.values.shape != signals.values.shape:
@@ -112,6 +129,9 @@ class LinkerPlumbing(TorchEstimator):
                 f"{found.values.shape}, the data {signals.values.shape} (records, steps, "
                 "variables)."
             )
+        if found.index.kind == index.kind:
+            match_records(found, index, type(self).__name__, name)
+        check_labels(record_labels(found.index), record_labels(index), name)
         bad = signals.mask & ~(found.mask & (found.values > 0.0))
         if bad.any():
             row = int(np.argwhere(bad)[0][0])
@@ -156,22 +176,31 @@ class LinkerPlumbing(TorchEstimator):
 def as_table(data: Any) -> tuple[Any, str]:
     """Bring one number per record to a table of one column; say what it was."""
     if isinstance(data, pd.Series):
-        return data.to_frame(0 if data.name is None else data.name), "series"
-    if data is None or isinstance(data, pd.DataFrame) or hasattr(data, "dims"):
+        if data.name is None:
+            return data.to_frame(0), "unnamed series"
+        return data.to_frame(), "series"
+    if data is None or isinstance(data, pd.DataFrame):
         return data, "table"
-    if not hasattr(data, "ndim"):
-        data = np.asarray(data)  # lists, and what offers __array__ alone
-    if getattr(data, "ndim", 2) == 1:
-        return data[:, None], "vector"
-    return data, "table"
+    if hasattr(data, "dims"):
+        if getattr(data, "ndim", 2) != 1:
+            return data, "table"
+        return data.expand_dims(_COLUMN, axis=-1), "line"
+    if not isinstance(data, np.ndarray):
+        try:
+            data = np.asarray(data)  # lists, pandas arrays, and what offers __array__ alone
+        except ValueError:  # rows of unequal lengths: the reader says so
+            return data, "table"
+    return (data[:, None], "vector") if data.ndim == 1 else (data, "table")
 
 
 def from_table(table: Any, form: str) -> Any:
-    """Inverse of :func:`as_table`."""
-    if form == "series":
+    """Inverse of :func:`as_table`, for draws too."""
+    if form in ("series", "unnamed series"):
         series = table.iloc[:, 0]
-        return series.rename(None) if series.name == 0 else series
-    return table[:, 0] if form == "vector" else table
+        return series if form == "series" else series.rename(None)
+    if form == "line":
+        return table.isel({_COLUMN: 0}, drop=True)
+    return table[..., 0] if form == "vector" else table
 
 
 def check_rows(found: Signals, x: Signals, name: str) -> None:

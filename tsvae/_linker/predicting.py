@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tsvae._linker.linking import standard_draws
-from tsvae._linker.plumbing import LinkerPlumbing, Seen, direction
+from tsvae._linker.plumbing import LinkerPlumbing, Seen, direction, from_table
 from tsvae.panel import write_record_samples
 from tsvae.panel.index import check_horizon
 
@@ -102,7 +103,7 @@ class LinkerPredicting(LinkerPlumbing):
         Returns
         -------
         array (n_samples, n_records, ...), DataArray with a first dim "sample", or DataFrame with a
-        first row level "draw"
+        first row level "sample"; "draw" where the records are called samples
             Draws of one sample are one course: what the code leaves open moves together; noise is
             added on top, independent from value to value.
         """
@@ -133,7 +134,8 @@ class LinkerPredicting(LinkerPlumbing):
         noise = rng.standard_normal((n_samples, len(seen), *shape))
         values = self._drawn(seen, wanted, codes, noise)
         index = self._fitted().scales[wanted].index.new_records(len(seen), seen.labels)
-        return write_record_samples(values, index)
+        found = write_record_samples(values, index)
+        return found if inverse else from_table(found, self._y_form)
 
     def predict_interval(self, X: Any, coverage: float = 0.9, *, mask: Any = None) -> Band:
         """Interval of each value of y given X.
@@ -169,11 +171,11 @@ class LinkerPredicting(LinkerPlumbing):
         return self._band(y, coverage, mask, inverse=True)
 
     def _band(self, data: Any, coverage: float, mask: Any, inverse: bool) -> Band:
-        if not isinstance(coverage, float | int) or not 0.0 < coverage < 1.0:
+        if not isinstance(coverage, Real) or not 0.0 < coverage < 1.0:
             raise ValueError(f"coverage must be between 0 and 1, got {coverage!r}.")
         given, wanted = direction(inverse)
         seen = self._seen(data, mask, given)
-        tail = 0.5 * (1.0 - coverage)
+        tail = 0.5 * (1.0 - float(coverage))
         shape = self._fitted().model.side(wanted).record_shape
         codes = standard_draws(_BAND_DRAWS, self.n_latent_)
         noise = np.random.default_rng(1).standard_normal((_BAND_DRAWS, 1, *shape))

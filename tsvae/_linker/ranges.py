@@ -15,7 +15,8 @@ Mask = NDArray[np.bool_]
 
 _QUANTILE = 0.99  # of the training records
 _MARGIN = 1.5  # times that quantile is still within the range
-_RIDGE = 1e-6  # of the largest variance of a code entry
+_RIDGE = 1e-6  # of the largest variance of a code entry, and of the prior's
+_LEAST = 1.0  # bound where training records hardly differ: rounding is no extrapolation
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +89,7 @@ def fit_range(values: Array, mask: Mask, own: Array, posterior: Array) -> SideRa
     location = codes.mean(axis=0)
     covariance = (codes - location).T @ (codes - location) / len(codes)
     sizes, directions = np.linalg.eigh(covariance)
-    floor = max(_RIDGE * sizes[-1], np.finfo(float).tiny)
+    floor = _RIDGE * max(sizes[-1], 1.0)
     whitening = directions / np.sqrt(np.maximum(sizes, floor))
     count = np.maximum(mask.sum(axis=0), 1)
     power = np.where(mask, (values - own) ** 2, 0.0).sum(axis=0) / count
@@ -96,5 +97,5 @@ def fit_range(values: Array, mask: Mask, own: Array, posterior: Array) -> SideRa
     noise = np.sqrt(np.maximum(power, np.maximum(1e-3 * overall, 1e-12)))
     known = SideRange(location, whitening, 0.0, noise, 0.0)
     measures = _measures(known, values, mask, own, posterior)
-    bounds = [_MARGIN * np.quantile(measure, _QUANTILE) for measure in measures]
+    bounds = [max(_MARGIN * np.quantile(measure, _QUANTILE), _LEAST) for measure in measures]
     return SideRange(location, whitening, float(bounds[0]), noise, float(bounds[1]))
