@@ -121,8 +121,6 @@ def _to_json(name: str, value: Any) -> Any:
     if isinstance(value, list | np.ndarray):
         return [_to_json(name, item) for item in value]
     if isinstance(value, dict):
-        return {"dict": [[_to_json(name, part) for part in item] for item in value.items()]}
-    if isinstance(value, dict):
         return {"items": [[_to_json(name, part) for part in item] for item in value.items()]}
     raise TypeError(
         f"parameter {name}={value!r} has no JSON form; set it to numbers or strings before save()."
@@ -132,8 +130,6 @@ def _to_json(name: str, value: Any) -> Any:
 def _from_json(value: Any) -> Any:
     if isinstance(value, dict) and "items" in value:
         return {_from_json(key): _from_json(item) for key, item in value["items"]}
-    if isinstance(value, dict) and "dict" in value:
-        return {_from_json(key): _from_json(item) for key, item in value["dict"]}
     if isinstance(value, dict):
         return tuple(_from_json(item) for item in value["tuple"])
     if isinstance(value, list):
