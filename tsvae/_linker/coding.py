@@ -183,10 +183,10 @@ class LinkerCoding(RegressorMixin, LinkerPredicting):
         check_rows(target, seen.signals, "y")
         predicted = self._fitted().scales["b"].inverse(self._centre(seen, "b"))
         weight = np.ones(len(seen)) if sample_weight is None else np.asarray(sample_weight, float)
-        if weight.shape != (len(seen),):
+        if weight.shape != (len(seen),) or not (np.isfinite(weight) & (weight >= 0.0)).all():
             raise ValueError(
-                f"sample_weight must have one number for each of the {len(seen)} records, got "
-                f"shape {weight.shape}."
+                f"sample_weight must hold one number, 0 or more, for each of the {len(seen)} "
+                f"records; got shape {weight.shape}."
             )
         return _column_r2(target.values, target.mask, predicted, weight)
 
