@@ -73,6 +73,9 @@ class PairVAELinker(TransformerMixin, LinkerCoding):
         Of the entries off the diagonal of the cross-correlation; the source's.
     projector : sequence of int or None, default=None
         Widths of a network through which codes are compared; None: the codes themselves.
+    cycle_weight : float, default=3.0
+        Weight of the difference between codes of unpaired samples and those that come back when
+        they are decoded to the other side and encoded there.
     paired_share : float, default=0.5
         Share of each batch that is paired, where there are unpaired samples.
     pretrain_epochs : int, default=0
@@ -184,6 +187,7 @@ class PairVAELinker(TransformerMixin, LinkerCoding):
         barlow_weight: float = 1.0,
         barlow_lambda: float = 0.005,
         projector: Sequence[int] | None = None,
+        cycle_weight: float = 3.0,
         paired_share: float = 0.5,
         pretrain_epochs: int = 0,
         freeze: str | None = None,
@@ -228,6 +232,7 @@ class PairVAELinker(TransformerMixin, LinkerCoding):
         self.barlow_weight = barlow_weight
         self.barlow_lambda = barlow_lambda
         self.projector = projector
+        self.cycle_weight = cycle_weight
         self.paired_share = paired_share
         self.pretrain_epochs = pretrain_epochs
         self.freeze = freeze

@@ -53,7 +53,8 @@ class PairBatches:
     n_batches : int
         Of an epoch.
     paired_share : float
-        Part of a batch that is paired, where there are unpaired samples.
+        Part of a batch that is paired, where there are unpaired samples: two samples or more, and
+        one less than all, as far as the size allows.
     """
 
     a: SideData
@@ -74,7 +75,7 @@ class PairBatches:
         """Pairs in each batch."""
         if not len(self.only_a) and not len(self.only_b):
             return self.batch_size
-        return max(2, round(self.paired_share * self.batch_size))
+        return max(2, min(round(self.paired_share * self.batch_size), self.batch_size - 1))
 
     def draw(self, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
         """Generate the batches of an epoch."""

@@ -123,6 +123,7 @@ def build_pair(
         barlow_weight=float(params["barlow_weight"]),
         barlow_lambda=float(params["barlow_lambda"]),
         projector=params["projector"],
+        cycle_weight=float(params["cycle_weight"]),
         generator=generator,
     )
     samples = [torch.zeros(2, d.n_steps, d.n_features) for d in (designs["a"], designs["b"])]

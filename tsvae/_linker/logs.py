@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 _FLOOR = 0.01  # quantile of the magnitudes below which the scale is linear
-_FARTHEST = 300.0  # decades; beyond there are no floating-point numbers
+_FARTHEST = 300.0  # decades above the floor; beyond, the quotient is not a floating-point number
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,21 +36,27 @@ class SignedLog:
 
     def forward(self, values: Array) -> Array:
         """Decades above the floor, of values (..., W, F)."""
-        transformed: Array = np.arcsinh(values / (2.0 * self.floor)) / np.log(10.0)
+        with np.errstate(over="ignore"):
+            near = np.arcsinh(values / (2.0 * self.floor))
+        far = np.log(np.maximum(np.abs(values), self.floor)) - np.log(self.floor)
+        transformed: Array = np.where(np.isfinite(near), near, np.sign(values) * far) / np.log(10.0)
         return transformed
 
     def inverse(self, values: Array) -> Array:
         """Values of decades (..., W, F)."""
-        decades = np.clip(values, -_FARTHEST, _FARTHEST) * np.log(10.0)
+        size = np.abs(values) * np.log(10.0)
         with np.errstate(over="ignore"):
-            found = 2.0 * self.floor * np.sinh(decades)
+            near = 2.0 * self.floor * np.sinh(size)
+            far = np.exp(size + np.log(self.floor))
+        found = np.sign(values) * np.where(np.abs(values) < _FARTHEST, near, far)
         limit = np.finfo(float).max
         return np.clip(found, -limit, limit)
 
     def slope(self, values: Array) -> Array:
         """Return the derivative of :meth:`forward` at values (..., W, F): it scales errors."""
         base = 2.0 * self.floor * np.log(10.0)
-        return 1.0 / (base * np.sqrt(1.0 + (values / (2.0 * self.floor)) ** 2))
+        with np.errstate(over="ignore"):
+            return 1.0 / (base * np.hypot(1.0, values / (2.0 * self.floor)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

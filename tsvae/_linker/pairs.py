@@ -15,6 +15,7 @@ Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 _FEWEST_PAIRS = 20  # fewer are not split for validation
+_FEWEST_TRAINED = 2  # pairs that are never held out: one has no correlation
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,7 @@ def pair_rows(x: Signals, y: Signals, validation_fraction: float, seed: int) -> 
         )
     held_out = pairs[:0]
     if len(pairs) >= _FEWEST_PAIRS and validation_fraction > 0.0:
-        n = max(1, round(validation_fraction * len(pairs)))
+        n = min(max(1, round(validation_fraction * len(pairs))), len(pairs) - _FEWEST_TRAINED)
         held_out = np.sort(np.random.default_rng(seed).choice(pairs, n, replace=False))
         pairs = np.setdiff1d(pairs, held_out)
     return Rows(pairs, held_out, np.flatnonzero(has_x & ~has_y), np.flatnonzero(~has_x & has_y))

@@ -36,6 +36,7 @@ PARAMETER_CONSTRAINTS: dict[str, Any] = {
     "barlow_weight": _NON_NEGATIVE,
     "barlow_lambda": _NON_NEGATIVE,
     "projector": ["array-like", None],
+    "cycle_weight": _NON_NEGATIVE,
     "paired_share": _SHARE,
     "pretrain_epochs": _STEPS,
     "freeze": [StrOptions({"X", "y", "both"}), None],

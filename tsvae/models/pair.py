@@ -67,12 +67,17 @@ class PairForward(NamedTuple):
         Each side from its own code.
     b_from_a, a_from_b : Tensor of shape (P, S, T, F)
         Each side from the other's code, of the P paired samples.
+    a_again, b_again : Tensor of shape (U, S, *latent) or None
+        Of the unpaired samples of each side: the posterior mean of what their code is decoded to
+        on the other side. None without a cycle.
     """
 
     a: ForwardResult
     b: ForwardResult
     b_from_a: Tensor
     a_from_b: Tensor
+    a_again: Tensor | None = None
+    b_again: Tensor | None = None
 
 
 class PairVAE(nn.Module):
@@ -96,6 +101,10 @@ class PairVAE(nn.Module):
     projector : sequence of int or None, default=None
         Widths of the network through which codes are compared, shared by both sides; None: the
         posterior means themselves.
+    cycle_weight : float, default=3.0
+        Weight of the mean squared difference between codes of unpaired samples and those that come
+        back when they are decoded to the other side and encoded there: what one side alone tells
+        about the way to the other.
     generator : torch.Generator or None, default=None
         Source of the projector's initial parameters and of all draws; None: a private one, seed 0.
 
@@ -143,6 +152,7 @@ class PairVAE(nn.Module):
         barlow_weight: float = 1.0,
         barlow_lambda: float = 0.005,
         projector: Sequence[int] | None = None,
+        cycle_weight: float = 3.0,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -154,6 +164,7 @@ class PairVAE(nn.Module):
             ("beta", beta),
             ("barlow_weight", barlow_weight),
             ("barlow_lambda", barlow_lambda),
+            ("cycle_weight", cycle_weight),
         ):
             if not 0.0 <= value < math.inf:
                 raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
@@ -163,6 +174,7 @@ class PairVAE(nn.Module):
             0.0, self.beta, 0, check_size("annealing_steps", annealing_steps, 0)
         )
         self.barlow_weight, self.barlow_lambda = float(barlow_weight), float(barlow_lambda)
+        self.cycle_weight = float(cycle_weight)
         self.projector_sizes = None if projector is None else tuple(projector)
         self.generator = private_generator(generator)
         self.stage: Stage = "joint"
@@ -292,11 +304,18 @@ class PairVAE(nn.Module):
             results.append(ForwardResult(side.decode(codes.z).x_hat, *codes))
         first, second = results
         joined = n_pairs if self.stage == "joint" else 0
+        again: list[Tensor | None] = [None, None]
+        if self.stage == "joint" and self.cycle_weight:
+            again = [
+                _sent_round(first.z[n_pairs:], self.b),
+                _sent_round(second.z[n_pairs:], self.a),
+            ]
         return PairForward(
             first,
             second,
             self.b.decode(first.z[:joined]).x_hat,
             self.a.decode(second.z[:joined]).x_hat,
+            *again,
         )
 
     # -- the loss ----------------------------------------------------------------------------
@@ -330,8 +349,9 @@ class PairVAE(nn.Module):
         -------
         LossResult
             ``objective`` per value. Diagnostics in nats per record: ``log_likelihood_a_from_a``
-            and its three sisters, ``kl_divergence_a`` and ``kl_divergence_b``; ``barlow_twins`` and
-            ``beta``. Of unpaired batches those that join the sides are missing.
+            and its three sisters, ``kl_divergence_a`` and ``kl_divergence_b``; ``barlow_twins``,
+            ``cycle_a``, ``cycle_b`` and ``beta``. Of unpaired batches those that join the sides are
+            missing, of paired ones the cycles.
         """
         first, second = (a, mask_a, weight_a), (b, mask_b, weight_b)
         terms = (
@@ -356,6 +376,14 @@ class PairVAE(nn.Module):
         if n_pairs > 1 and self.barlow_weight:
             diagnostics["barlow_twins"] = self._barlow(output, n_pairs)
             loss = loss + self.barlow_weight * diagnostics["barlow_twins"]
+        for name, result, again in (
+            ("a", output.a, output.a_again),
+            ("b", output.b, output.b_again),
+        ):
+            if again is not None:
+                difference = again - result.z[len(result.z) - len(again) :].detach()
+                diagnostics[f"cycle_{name}"] = (difference**2).mean()
+                loss = loss + self.cycle_weight * diagnostics[f"cycle_{name}"]
         detached = {name: value.detach() for name, value in diagnostics.items()}
         detached["weight"] = a.new_tensor(float(max(len(a), len(b))))
         return LossResult(loss, detached)
@@ -441,6 +469,16 @@ class PairVAE(nn.Module):
         with other.evaluating():
             drawn: Any = other.expected_values(other.decode(z).x_hat)
             return drawn  # type: ignore[no-any-return]
+
+
+def _sent_round(z: Tensor, other: VAE) -> Tensor | None:
+    """Posterior means (U, S, *latent) of codes decoded to the other side; None of no codes."""
+    if not len(z):
+        return None
+    decoded = other.expected_values(other.decode(z).x_hat).flatten(0, 1)
+    seen = torch.ones_like(decoded, dtype=torch.bool)
+    mean = other.posterior(other.features(decoded, seen)).mu
+    return mean.unflatten(0, z.shape[:2])
 
 
 def _as_bool(mask: Tensor | None) -> Tensor | None:
