@@ -49,7 +49,8 @@ def make(laws=("gaussian", "laplace"), **options):
         side(shape, scale, likelihood=law)
         for shape, scale, law in zip((SHAPE_A, SHAPE_B), (SCALE_A, SCALE_B), laws, strict=True)
     ]
-    model = PairVAE(*sides, **{"generator": generator(6), **options}).build(A, Y)
+    model = PairVAE(*sides, **{"generator": generator(6), "cycle_weight": 0.0, **options})
+    model.build(A, Y)
     with torch.no_grad():
         for place, vae in enumerate(sides):
             for head, size in ((vae.log_var_head, 0.3), (vae.mean_head, 0.7)):
@@ -99,6 +100,17 @@ def barlow(first, second, weight):
     return loss / size
 
 
+def cycle(other, law, z):
+    """Mean square of what comes back less the code, code by code."""
+    squares = []
+    for code in z.detach().flatten(0, 1):
+        record = other.decode(code[None]).x_hat
+        if law == "bernoulli":
+            record = torch.sigmoid(record)
+        squares.append((other.encode(record, S=1).mu[0, 0] - code) ** 2)
+    return torch.stack(squares).mean()
+
+
 TERMS = {
     "a_from_a": ("a", SCALE_A),
     "b_from_b": ("b", SCALE_B),
@@ -127,13 +139,17 @@ def by_hand(model, a, b, output, laws, masks=(None, None), weights=(None, None))
             terms[f"log_likelihood_{name}"] = value
     terms["kl_divergence_a"], terms["kl_divergence_b"] = map(divergence, (output.a, output.b))
     n = len(output.b_from_a)
+    if n < len(a) and model.cycle_weight:
+        terms["cycle_a"] = cycle(model.b, laws[1], output.a.z[n:])
+    if n < len(b) and model.cycle_weight:
+        terms["cycle_b"] = cycle(model.a, laws[0], output.b.z[n:])
     if n > 1:
         means = (output.a.mu[:n, 0], output.b.mu[:n, 0])
         terms["barlow_twins"] = torch.tensor(barlow(*means, model.barlow_lambda))
     return terms
 
 
-def total(terms, weights, beta, barlow_weight):
+def total(terms, weights, beta, barlow_weight, cycle_weight):
     sizes = {"a": math.prod(SHAPE_A), "b": math.prod(SHAPE_B)}
     loss = 0.0
     for weight, name in zip(weights, TERMS, strict=True):
@@ -141,6 +157,7 @@ def total(terms, weights, beta, barlow_weight):
             loss -= weight * terms[f"log_likelihood_{name}"] / sizes[name[0]]
     for name in "ab":
         loss += beta * terms[f"kl_divergence_{name}"] / sizes[name]
+        loss += cycle_weight * terms.get(f"cycle_{name}", 0.0)
     return loss + barlow_weight * terms.get("barlow_twins", 0.0)
 
 
@@ -151,7 +168,8 @@ def total(terms, weights, beta, barlow_weight):
 )
 def test_every_term_and_the_objective_by_hand(laws, masked, n_pairs):
     weights, beta, barlow_weight = (0.5, 2.0, 3.0, 0.25), 0.3, 1.7
-    model = make(laws, weights=weights, barlow_weight=barlow_weight, barlow_lambda=0.04)
+    options = {"barlow_weight": barlow_weight, "barlow_lambda": 0.04, "cycle_weight": 0.6}
+    model = make(laws, weights=weights, **options)
     a, b = (
         (x > 0).double() if law == "bernoulli" else x for x, law in zip((A, Y), laws, strict=True)
     )
@@ -166,7 +184,7 @@ def test_every_term_and_the_objective_by_hand(laws, masked, n_pairs):
     assert float(result.diagnostics["beta"]) == beta
     assert float(result.diagnostics["weight"]) == B
     assert not any(value.requires_grad for value in result.diagnostics.values())
-    torch.testing.assert_close(result.objective, total(terms, weights, beta, barlow_weight))
+    torch.testing.assert_close(result.objective, total(terms, weights, beta, barlow_weight, 0.6))
     joined = B if n_pairs is None else n_pairs
     assert output.b_from_a.shape == (joined, 3, *SHAPE_B)
     assert output.a_from_b.shape == (joined, 3, *SHAPE_A)
@@ -231,12 +249,46 @@ def test_rows_without_a_partner_train_their_side_alone():
 
 
 def test_one_side_may_have_no_rows_at_all():
-    model = make()
-    result = model.training_step({"a": A, "b": Y[:0], "n_pairs": torch.tensor(0)}, 0)
+    model = make(cycle_weight=0.0)
+    batch = {"a": A, "b": Y[:0], "n_pairs": torch.tensor(0)}
+    result = model.training_step(batch, 0)
     assert torch.isfinite(result.objective)
-    assert not any("_b" in name for name in result.diagnostics)
+    names = {"log_likelihood_a_from_a", "kl_divergence_a", "beta", "weight"}
+    assert set(result.diagnostics) == names
     result.objective.backward()
     assert all(p.grad is None or not p.grad.any() for p in model.b.parameters())
+    assert set(make(cycle_weight=1.0).training_step(batch, 0).diagnostics) == {*names, "cycle_a"}
+
+
+def test_what_comes_back_is_drawn_to_the_code_and_not_the_code_to_it():
+    one, other = (make(cycle_weight=weight).eval() for weight in (2.0, 0.0))
+    for model in (one, other):
+        output = model(A, Y, n_pairs=4)
+        model.compute_loss(A, Y, output).objective.backward()
+    target = one(A, Y, n_pairs=4).a.mu[4:].detach()
+    target_b = one(A, Y, n_pairs=4).b.mu[4:].detach()
+
+    def by_hand():
+        output = one(A, Y, n_pairs=4)
+        back = one.b.encode(one.b.decode(output.a.z[4:, 0]).x_hat).mu
+        back_b = one.a.encode(one.a.decode(output.b.z[4:, 0]).x_hat).mu
+        return float(2.0 * (((back - target) ** 2).mean() + ((back_b - target_b) ** 2).mean()))
+
+    plain = dict(other.named_parameters())
+    for place, (name, parameter) in enumerate(one.named_parameters()):
+        if parameter.grad is None:
+            continue
+        direction = draw(*parameter.shape, seed=100 + place)
+        values = []
+        for step in (1e-6, -1e-6):
+            with torch.no_grad():
+                parameter.add_(step * direction)
+                values.append(by_hand())
+                parameter.sub_(step * direction)
+        without = plain[name].grad
+        found = ((parameter.grad - (0.0 if without is None else without)) * direction).sum()
+        slope = (values[0] - values[1]) / 2e-6
+        assert float(found) == pytest.approx(slope, rel=1e-5, abs=1e-7), name
 
 
 def test_in_the_separate_stage_nothing_joins_the_sides():
@@ -367,7 +419,8 @@ def test_the_criterion_is_deterministic_and_free_of_annealing():
 
 @pytest.mark.parametrize("projector", [None, (5, 4)])
 def test_gradients_equal_finite_differences(projector):
-    model = make(("gaussian", "bernoulli"), projector=projector, beta=0.5).eval()
+    model = make(("gaussian", "bernoulli"), projector=projector, beta=0.5, cycle_weight=0.0)
+    model.eval()
     batch = {
         **{"a": A, "b": (Y > 0).double(), "mask_a": MASK_A, "mask_b": MASK_B},
         **{"weight_a": WEIGHT_A, "weight_b": WEIGHT_B, "n_pairs": torch.tensor(5)},
@@ -468,6 +521,7 @@ def test_across_scales_are_their_own_and_train():
         ({"weights": (0, 0, 0, 0)}, "not all 0"),
         ({"beta": -1.0}, "beta must be a finite number >= 0, got -1.0"),
         ({"barlow_weight": math.inf}, "barlow_weight must be a finite number >= 0, got inf"),
+        ({"cycle_weight": math.nan}, "cycle_weight must be a finite number >= 0, got nan"),
         ({"barlow_lambda": -0.1}, "barlow_lambda must be a finite number >= 0, got -0.1"),
         ({"annealing_steps": -1}, "annealing_steps"),
         ({"projector": (4, 0)}, "projector"),
@@ -536,3 +590,27 @@ def test_no_global_random_state_is_touched():
     one, two = (make(projector=(4,), generator=generator(3)) for _ in range(2))
     batch = {"a": A, "b": Y}
     assert torch.equal(one.training_step(batch, 0).objective, two.training_step(batch, 0).objective)
+
+
+def test_unpaired_codes_go_round_by_the_other_side():
+    model = make(("gaussian", "gaussian"), cycle_weight=2.0).train()
+    output = model(A, Y, n_pairs=2)
+    model.cycle_weight = 0.0
+    plain = model.compute_loss(A, Y, output._replace(a_again=None, b_again=None))
+    model.cycle_weight = 2.0
+    loss = model.compute_loss(A, Y, output)
+    expected = 0.0
+    for name, result, again, other in (
+        ("a", output.a, output.a_again, model.b),
+        ("b", output.b, output.b_again, model.a),
+    ):
+        decoded = other.decode(result.z[2:, 0]).x_hat
+        by_hand = other.posterior(other.features(decoded, torch.ones_like(decoded).bool())).mu
+        torch.testing.assert_close(again[:, 0], by_hand)
+        error = ((by_hand - result.z[2:, 0]) ** 2).mean()
+        torch.testing.assert_close(loss.diagnostics[f"cycle_{name}"], error)
+        expected = expected + 2.0 * error
+    torch.testing.assert_close(loss.objective - plain.objective, expected)
+    assert model(A, Y).a_again is None  # nothing is unpaired
+    model.stage = "separate"
+    assert model(A, Y, n_pairs=2).b_again is None

@@ -19,16 +19,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from tsvae.models.barlow import Projector, barlow_twins_loss
 from tsvae.models.freezing import GradualFreezing
-from tsvae.models.gaussians import gaussian_kl
 from tsvae.models.observation import ObservationModel
 from tsvae.models.outputs import EncodeResult, ForwardResult
+from tsvae.models.pair_parts import (
+    PairForward,
+    PairWeights,
+    SideRecords,
+    check_pairs,
+    check_weights,
+    log_likelihood,
+    rate_of,
+    round_trip_error,
+    sent_round,
+)
 from tsvae.models.vae import VAE
 from tsvae.nn.checks import check_size
 from tsvae.nn.layers import private_generator
@@ -39,45 +49,7 @@ __all__ = ["PairForward", "PairVAE", "PairWeights", "Side"]
 Side = Literal["a", "b"]
 Stage = Literal["separate", "joint"]
 
-_Data = tuple[Tensor, Tensor | None, Tensor | None]  # values, mask, weight of entries
-
 _CRITERION_SEED = 0  # every evaluation of the criterion draws the same numbers
-
-
-class PairWeights(NamedTuple):
-    """Weights of the four reconstructions: ``ab`` is b from the code of a.
-
-    Parameters
-    ----------
-    aa, bb, ab, ba : float
-    """
-
-    aa: float = 1.0
-    bb: float = 1.0
-    ab: float = 1.0
-    ba: float = 1.0
-
-
-class PairForward(NamedTuple):
-    """Codes of both sides and the four reconstructions.
-
-    Parameters
-    ----------
-    a, b : ForwardResult
-        Each side from its own code.
-    b_from_a, a_from_b : Tensor of shape (P, S, T, F)
-        Each side from the other's code, of the P paired samples.
-    a_again, b_again : Tensor of shape (U, S, *latent) or None
-        Of the unpaired samples of each side: the posterior mean of what their code is decoded to
-        on the other side. None without a cycle.
-    """
-
-    a: ForwardResult
-    b: ForwardResult
-    b_from_a: Tensor
-    a_from_b: Tensor
-    a_again: Tensor | None = None
-    b_again: Tensor | None = None
 
 
 class PairVAE(nn.Module):
@@ -159,7 +131,7 @@ class PairVAE(nn.Module):
         for name, side in (("a", a), ("b", b)):
             if not isinstance(side, VAE):
                 raise TypeError(f"{name} must be a tsvae.models.VAE, got {side!r}")
-        self.weights = _check_weights(weights)
+        self.weights = check_weights(weights)
         for name, value in (
             ("beta", beta),
             ("barlow_weight", barlow_weight),
@@ -297,7 +269,7 @@ class PairVAE(nn.Module):
         generator: torch.Generator | None,
     ) -> PairForward:
         self._require_built()
-        n_pairs = _check_pairs(n_pairs, len(a), len(b))
+        n_pairs = check_pairs(n_pairs, len(a), len(b))
         results = []
         for side, x, mask in ((self.a, a, masks[0]), (self.b, b, masks[1])):
             codes = side.codes_of(side.posterior(side.features(x, mask)), n_samples, generator)
@@ -307,8 +279,8 @@ class PairVAE(nn.Module):
         again: list[Tensor | None] = [None, None]
         if self.stage == "joint" and self.cycle_weight:
             again = [
-                _sent_round(first.z[n_pairs:], self.b),
-                _sent_round(second.z[n_pairs:], self.a),
+                sent_round(first.z[n_pairs:], self.b),
+                sent_round(second.z[n_pairs:], self.a),
             ]
         return PairForward(
             first,
@@ -353,25 +325,38 @@ class PairVAE(nn.Module):
             ``cycle_a``, ``cycle_b`` and ``beta``. Of unpaired batches those that join the sides are
             missing, of paired ones the cycles.
         """
-        first, second = (a, mask_a, weight_a), (b, mask_b, weight_b)
+        first, second = SideRecords(a, mask_a, weight_a), SideRecords(b, mask_b, weight_b)
+        loss, diagnostics = self._reconstructions(first, second, output)
+        diagnostics["beta"] = a.new_tensor(beta)
+        for name, x, result in (("a", a, output.a), ("b", b, output.b)):
+            if len(x):
+                rate = diagnostics[f"kl_divergence_{name}"] = rate_of(result)
+                loss = loss + beta * rate / math.prod(x.shape[1:])
+        loss = loss + self._joining(output, diagnostics)
+        detached = {name: value.detach() for name, value in diagnostics.items()}
+        detached["weight"] = a.new_tensor(float(max(len(a), len(b))))
+        return LossResult(loss, detached)
+
+    def _reconstructions(
+        self, first: SideRecords, second: SideRecords, output: PairForward
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted sum of the four, per value; each in the diagnostics, per record."""
         terms = (
             ("a_from_a", self.a.observation, first, output.a.x_hat),
             ("b_from_b", self.b.observation, second, output.b.x_hat),
             ("b_from_a", self.across_b, second, output.b_from_a),
             ("a_from_b", self.across_a, first, output.a_from_b),
         )
-        loss, diagnostics = a.new_zeros(()), {"beta": a.new_tensor(beta)}
-        for weight, (name, law, data, x_hat) in zip(self.weights, terms, strict=True):
+        loss, diagnostics = first.values.new_zeros(()), {}
+        for weight, (name, law, records, x_hat) in zip(self.weights, terms, strict=True):
             if len(x_hat):
-                value = _log_likelihood(law, data, x_hat)
-                diagnostics[f"log_likelihood_{name}"] = value
+                value = diagnostics[f"log_likelihood_{name}"] = log_likelihood(law, records, x_hat)
                 loss = loss - weight * value / math.prod(x_hat.shape[-2:])
-        for name, x, result in (("a", a, output.a), ("b", b, output.b)):
-            if len(x):
-                assert result.log_var is not None  # both sides are variational
-                rate = gaussian_kl(result.mu[:, 0], result.log_var[:, 0]).flatten(1).sum(1).mean()
-                diagnostics[f"kl_divergence_{name}"] = rate
-                loss = loss + beta * rate / math.prod(x.shape[1:])
+        return loss, diagnostics
+
+    def _joining(self, output: PairForward, diagnostics: dict[str, Tensor]) -> Tensor | float:
+        """Weighted terms that join the codes of both sides, noted in the diagnostics."""
+        loss: Tensor | float = 0.0
         n_pairs = len(output.b_from_a)
         if n_pairs > 1 and self.barlow_weight:
             diagnostics["barlow_twins"] = self._barlow(output, n_pairs)
@@ -381,12 +366,9 @@ class PairVAE(nn.Module):
             ("b", output.b, output.b_again),
         ):
             if again is not None:
-                difference = again - result.z[len(result.z) - len(again) :].detach()
-                diagnostics[f"cycle_{name}"] = (difference**2).mean()
-                loss = loss + self.cycle_weight * diagnostics[f"cycle_{name}"]
-        detached = {name: value.detach() for name, value in diagnostics.items()}
-        detached["weight"] = a.new_tensor(float(max(len(a), len(b))))
-        return LossResult(loss, detached)
+                error = diagnostics[f"cycle_{name}"] = round_trip_error(result, again)
+                loss = loss + self.cycle_weight * error
+        return loss
 
     def _barlow(self, output: PairForward, n_pairs: int) -> Tensor:
         """Barlow Twins loss of paired means, divided by their size; a map's steps are samples."""
@@ -471,48 +453,5 @@ class PairVAE(nn.Module):
             return drawn  # type: ignore[no-any-return]
 
 
-def _sent_round(z: Tensor, other: VAE) -> Tensor | None:
-    """Posterior means (U, S, *latent) of codes decoded to the other side; None of no codes."""
-    if not len(z):
-        return None
-    decoded = other.expected_values(other.decode(z).x_hat).flatten(0, 1)
-    seen = torch.ones_like(decoded, dtype=torch.bool)
-    mean = other.posterior(other.features(decoded, seen)).mu
-    return mean.unflatten(0, z.shape[:2])
-
-
 def _as_bool(mask: Tensor | None) -> Tensor | None:
     return None if mask is None else mask.bool()
-
-
-def _check_weights(weights: Sequence[float]) -> PairWeights:
-    values = tuple(float(value) for value in weights)
-    if len(values) != 4 or not all(0.0 <= value < math.inf for value in values) or not any(values):
-        raise ValueError(
-            "weights must be four finite numbers >= 0, not all 0: of a from a, b from b, b from a "
-            f"and a from b; got {tuple(weights)!r}"
-        )
-    return PairWeights(*values)
-
-
-def _check_pairs(n_pairs: int | None, n_a: int, n_b: int) -> int:
-    if n_pairs is None:
-        if n_a != n_b:
-            raise ValueError(
-                f"a has {n_a} rows and b has {n_b}; give n_pairs, how many first rows of both are "
-                "paired"
-            )
-        return n_a
-    if not 0 <= n_pairs <= min(n_a, n_b):
-        raise ValueError(f"n_pairs must be 0 to {min(n_a, n_b)}, got {n_pairs}")
-    return n_pairs
-
-
-def _log_likelihood(law: ObservationModel, data: _Data, x_hat: Tensor) -> Tensor:
-    """Mean over records and codes of the weighted log-likelihood, in nats per record."""
-    n = len(x_hat)
-    x, mask, weight = data
-    log_prob = law.log_prob(x[:n], x_hat, None if mask is None else mask[:n])
-    if weight is not None:
-        log_prob = log_prob * weight.expand_as(x)[:n].unsqueeze(1)
-    return log_prob.sum(dim=(-2, -1)).mean()

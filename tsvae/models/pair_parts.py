@@ -1,0 +1,135 @@
+"""Parts of a pair of models: named results, weights, and the terms of its loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tsvae.models.gaussians import gaussian_kl
+from tsvae.models.observation import ObservationModel
+from tsvae.models.outputs import ForwardResult
+from tsvae.models.vae import VAE
+
+__all__ = [
+    "PairForward",
+    "PairWeights",
+    "SideRecords",
+    "check_pairs",
+    "check_weights",
+    "log_likelihood",
+    "rate_of",
+    "round_trip_error",
+    "sent_round",
+]
+
+
+class SideRecords(NamedTuple):
+    """What the loss compares reconstructions of one side with.
+
+    Parameters
+    ----------
+    values : Tensor of shape (B, T, F)
+    mask : Tensor of bool of shape (B, T, F) or None
+    weight : Tensor broadcastable to (B, T, F) or None
+    """
+
+    values: Tensor
+    mask: Tensor | None
+    weight: Tensor | None
+
+
+class PairWeights(NamedTuple):
+    """Weights of the four reconstructions: ``ab`` is b from the code of a.
+
+    Parameters
+    ----------
+    aa, bb, ab, ba : float
+    """
+
+    aa: float = 1.0
+    bb: float = 1.0
+    ab: float = 1.0
+    ba: float = 1.0
+
+
+class PairForward(NamedTuple):
+    """Codes of both sides and the four reconstructions.
+
+    Parameters
+    ----------
+    a, b : ForwardResult
+        Each side from its own code.
+    b_from_a, a_from_b : Tensor of shape (P, S, T, F)
+        Each side from the other's code, of the P paired samples.
+    a_again, b_again : Tensor of shape (U, S, *latent) or None
+        Of the unpaired samples of each side: the posterior mean of what their code is decoded to
+        on the other side. None without a cycle.
+    """
+
+    a: ForwardResult
+    b: ForwardResult
+    b_from_a: Tensor
+    a_from_b: Tensor
+    a_again: Tensor | None = None
+    b_again: Tensor | None = None
+
+
+def sent_round(z: Tensor, other: VAE) -> Tensor | None:
+    """Posterior means (U, S, *latent) of codes decoded to the other side; None of no codes."""
+    if not len(z):
+        return None
+    decoded = other.expected_values(other.decode(z).x_hat).flatten(0, 1)
+    seen = torch.ones_like(decoded, dtype=torch.bool)
+    mean = other.posterior(other.features(decoded, seen)).mu
+    return mean.unflatten(0, z.shape[:2])
+
+
+def check_weights(weights: Sequence[float]) -> PairWeights:
+    """Four finite weights, not all 0, by name."""
+    values = tuple(float(value) for value in weights)
+    if len(values) != 4 or not all(0.0 <= value < math.inf for value in values) or not any(values):
+        raise ValueError(
+            "weights must be four finite numbers >= 0, not all 0: of a from a, b from b, b from a "
+            f"and a from b; got {tuple(weights)!r}"
+        )
+    return PairWeights(*values)
+
+
+def check_pairs(n_pairs: int | None, n_a: int, n_b: int) -> int:
+    """Check the number of paired rows of a batch; None: all."""
+    if n_pairs is None:
+        if n_a != n_b:
+            raise ValueError(
+                f"a has {n_a} rows and b has {n_b}; give n_pairs, how many first rows of both are "
+                "paired"
+            )
+        return n_a
+    if not 0 <= n_pairs <= min(n_a, n_b):
+        raise ValueError(f"n_pairs must be 0 to {min(n_a, n_b)}, got {n_pairs}")
+    return n_pairs
+
+
+def log_likelihood(law: ObservationModel, data: SideRecords, x_hat: Tensor) -> Tensor:
+    """Mean over records and codes of the weighted log-likelihood, in nats per record."""
+    n = len(x_hat)
+    x, mask, weight = data
+    log_prob = law.log_prob(x[:n], x_hat, None if mask is None else mask[:n])
+    if weight is not None:
+        log_prob = log_prob * weight.expand_as(x)[:n].unsqueeze(1)
+    return log_prob.sum(dim=(-2, -1)).mean()
+
+
+def rate_of(result: ForwardResult) -> Tensor:
+    """KL of a side's posteriors from the prior, mean over records, in nats."""
+    assert result.log_var is not None  # both sides are variational
+    return gaussian_kl(result.mu[:, 0], result.log_var[:, 0]).flatten(1).sum(1).mean()
+
+
+def round_trip_error(result: ForwardResult, again: Tensor) -> Tensor:
+    """Mean squared difference between codes of unpaired samples and those that came back."""
+    sent = result.z[len(result.z) - len(again) :].detach()
+    return ((again - sent) ** 2).mean()
