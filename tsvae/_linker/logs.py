@@ -54,9 +54,8 @@ class SignedLog:
 
     def slope(self, values: Array) -> Array:
         """Return the derivative of :meth:`forward` at values (..., W, F): it scales errors."""
-        base = 2.0 * self.floor * np.log(10.0)
-        with np.errstate(over="ignore"):
-            return 1.0 / (base * np.hypot(1.0, values / (2.0 * self.floor)))
+        found: Array = 1.0 / np.log(10.0) / np.hypot(2.0 * self.floor, values)
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
