@@ -202,5 +202,5 @@ def _warn_unsettled(log: TrainingLog) -> None:
                 "in the last fifth. Raise pretrain_epochs, or set pretrain_epochs=0 to train both "
                 "sides together from the start.",
                 PretrainingWarning,
-                stacklevel=4,
+                stacklevel=5,  # where fit was called
             )
