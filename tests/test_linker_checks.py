@@ -105,7 +105,9 @@ def arrays():
     channel = {"record": RECORDS, "channel": ["a", "b"], "q": np.linspace(0.1, 1.2, T)}
     spectrum = {"record": RECORDS, "wavelength": NM.to_numpy()}
     return (
-        xr.DataArray(X.transpose(0, 2, 1), dims=list(channel), coords=channel, attrs={"units": "V"}, name="I"),
+        xr.DataArray(
+            np.swapaxes(X, 1, 2), dims=list(channel), coords=channel, attrs={"units": "V"}, name="I"
+        ),
         xr.DataArray(y[..., 0], dims=list(spectrum), coords=spectrum, attrs={"units": "1"}),
     )
 
@@ -181,7 +183,7 @@ def test_finite_results_and_unchanged_data(fits, name):
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_fit_changes_no_data(name):
     data, untouched = CONTAINERS[name](), CONTAINERS[name]()
-    masks = [side == side for side in data]  # noqa: PLR0124 -- True where not NaN
+    masks = [side == side for side in data]
     errors = [abs(side) * 0.0 + 1.0 for side in data]
     beside = [copy.deepcopy(each) for each in (*masks, *errors)]
     names = dict(zip(("mask", "y_mask", "sigma", "y_sigma"), (*masks, *errors), strict=True))
@@ -404,7 +406,7 @@ def test_nullable_arrow_masked_and_read_only_data(fits):
 @pytest.mark.parametrize("name", ["stack", "table", "Series"])
 def test_mask_is_the_same_as_nan(fits, name):
     plain, X, y = fits[name]
-    mask, y_mask = (side == side for side in (X, y))  # noqa: PLR0124
+    mask, y_mask = (side == side for side in (X, y))
     full = [
         side.fillna(99.0) if hasattr(side, "fillna") else np.nan_to_num(side, nan=99.0)
         for side in (X, y)

@@ -119,7 +119,7 @@ class LinkerPlumbing(TorchEstimator):
         if np.ndim(errors) == 0 and not hasattr(errors, "dims"):
             raise ValueError(
                 f"{name} must hold one error bar for each value, got {errors!r}. Give an array of "
-                "the shape of the data; error bars that are all the same change nothing."
+                "the shape of the data, for one error everywhere np.full(X.shape, error)."
             )
         table = as_table(errors)[0]
         found = read_records(table, name=name, like=index, allow_all_missing=True)
