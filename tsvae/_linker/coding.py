@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 
-from tsvae._linker.linking import standard_draws
-from tsvae._linker.matching import LinkResult, assign, gaussian_scores
-from tsvae._linker.plumbing import Seen, check_rows
+from tsvae._linker.matching import LinkResult, assign
+from tsvae._linker.plumbing import check_rows
 from tsvae._linker.predicting import LinkerPredicting
 from tsvae._linker.translator import SideName
 from tsvae.models.barlow import cross_correlation
@@ -22,8 +21,6 @@ from tsvae.panel.index import check_horizon
 __all__ = ["LinkerCoding"]
 
 Array = NDArray[np.float64]
-
-_DRAWS = 64  # of each prediction, for its spread
 
 
 class LinkerCoding(RegressorMixin, LinkerPredicting):
@@ -58,40 +55,17 @@ class LinkerCoding(RegressorMixin, LinkerPredicting):
 
         Notes
         -----
-        The score adds up both directions: how well the record of y fits the prediction from X, and
-        the other way round, each as a normal log density with the prediction's own spread, per
-        effective value; see the guide.
+        The score adds up three kinds of evidence: how well the record of y fits the prediction
+        from X with its spread, the same the other way round, and how near the codes are. Their
+        weights were fitted on held-out pairs, so that the softmax of a row of scores is about the
+        probability of each candidate.
         """
         n_best = check_horizon(n_best, "n_best")
         first, second = self._seen(X, mask, "a"), self._seen(y, y_mask, "b")
-        return assign(self._scores(first, second), n_best)
-
-    def _scores(self, first: Seen, second: Seen) -> Array:
-        """Scores (n, m) of records of X with records of y."""
-        return self._one_way(first, second, "b") + self._one_way(second, first, "a").T
-
-    def _one_way(self, given: Seen, candidates: Seen, wanted: SideName) -> Array:
-        """Log density of the candidates under the predictions of the given records."""
         fitted = self._fitted()
         translator = fitted.translator(self.get_params(deep=False))
-        centre = translator.decode(given.posterior[:, 0], wanted)
-        noise = standard_draws(_DRAWS, self.n_latent_)
-        scale = np.concatenate(
-            [
-                fitted.spreads[wanted].scale(
-                    translator.draws(given.posterior[i : i + 64], wanted, noise),
-                    centre[i : i + 64],
-                )
-                for i in range(0, len(given), 64)
-            ]
-        )
-        mask = candidates.signals.mask
-        return gaussian_scores(
-            centre.reshape(len(centre), -1),
-            scale.reshape(len(scale), -1),
-            candidates.values.reshape(len(candidates), -1),
-            mask.reshape(len(mask), -1),
-        )
+        scores = fitted.evidence.scores(translator, fitted.spreads, first.encoded, second.encoded)
+        return assign(scores, n_best)
 
     def cross_correlation(self, X: Any, y: Any) -> Array:
         """Correlate the codes of both sides over paired records.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tsvae._linker.evidence import Evidence
 from tsvae._linker.linking import LinkerFit, build_pair
 from tsvae._linker.ranges import SideRange
 from tsvae._linker.sides import SideScale
@@ -29,6 +30,8 @@ def pack(fit: LinkerFit) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             for name, array in fitted.to_arrays().items():
                 tensor = torch.from_numpy(np.array(array, order="C"))
                 tensors[f"{part}_{side}.{name}"] = tensor
+    for name, array in fit.evidence.to_arrays().items():
+        tensors[f"evidence.{name}"] = torch.as_tensor(np.ascontiguousarray(array))
     header: dict[str, Any] = {
         "designs": {side: asdict(fit.designs[side]) for side in _SIDES},
         "scales": {side: fit.scales[side].to_dict() for side in _SIDES},
@@ -60,6 +63,7 @@ def unpack(
         scales={side: SideScale.from_dict(header["scales"][side]) for side in _SIDES},
         spreads={side: Spread.from_arrays(_arrays(tensors, f"spread_{side}.")) for side in _SIDES},
         ranges={side: SideRange.from_arrays(_arrays(tensors, f"range_{side}.")) for side in _SIDES},
+        evidence=Evidence.from_arrays(_arrays(tensors, "evidence.")),
         active=np.array(header["active"], dtype=bool),
         separate=None if separate is None else TrainingLog.from_dict(separate),
         joint=TrainingLog.from_dict(header["joint"]),

@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from tsvae._linker.batches import SideData
+from tsvae._linker.evidence import Encoded, Evidence, fit_evidence, standard_draws
 from tsvae._linker.fitting import Parameters, TrainingSides, fit_stages
 from tsvae._linker.options import side_options
 from tsvae._linker.pairs import Problem, Rows, pair_rows
 from tsvae._linker.ranges import SideRange, fit_range
 from tsvae._linker.sides import SideScale, error_weights, fit_side
 from tsvae._linker.spread import Spread, fit_spread
-from tsvae._linker.translator import SideName, Translator, other_side
+from tsvae._linker.translator import SideName, Translator
 from tsvae._records.building import build_model
 from tsvae._records.design import Design, design_model
 from tsvae._records.signals import Signals
@@ -25,7 +26,7 @@ from tsvae.models.observation import family_likelihood
 from tsvae.models.pair import PairVAE
 from tsvae.training import Callback, TrainingLog
 
-__all__ = ["LinkerFit", "build_pair", "fit_linker", "standard_draws"]
+__all__ = ["LinkerFit", "build_pair", "fit_linker"]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -46,6 +47,8 @@ class LinkerFit:
     scales : dict of SideScale
     spreads : dict of Spread
         Of each side as seen from the other.
+    evidence : Evidence
+        That two records are of one sample.
     ranges : dict of SideRange
     active : bool ndarray of shape (latent_dim,)
         Code channels that carry information about both sides.
@@ -56,6 +59,7 @@ class LinkerFit:
     designs: dict[SideName, Design]
     scales: dict[SideName, SideScale]
     spreads: dict[SideName, Spread]
+    evidence: Evidence
     ranges: dict[SideName, SideRange]
     active: Mask
     separate: TrainingLog | None
@@ -143,12 +147,6 @@ def _side_data(signals: Signals, scale: SideScale, errors: Array | None) -> Side
     )
 
 
-def standard_draws(n: int, size: int) -> Array:
-    """Return common random numbers (n, 1, size), antithetic pairs, so that their mean is 0."""
-    half = np.random.default_rng(0).standard_normal(((n + 1) // 2, 1, size))
-    return np.concatenate([half, -half])[:n]
-
-
 def _measured(
     model: PairVAE,
     designs: Any,
@@ -159,28 +157,51 @@ def _measured(
     seed: int,
     logs: Any,
 ) -> LinkerFit:
-    """Add what is measured with the trained models: spread, ranges, active units."""
+    """Add what is measured with the trained models: spread, evidence, ranges, active units."""
     translator = Translator(model, params["device"], params["n_threads"])
     pairs = rows.held_out if len(rows.held_out) else rows.pairs
-    noise = standard_draws(_DRAWS, model.a.n_latent)
-    spreads, ranges, rates = {}, {}, []
-    names: tuple[SideName, SideName] = ("a", "b")
-    for side in names:
-        other = other_side(side)
-        source, target = (_some(data[name], pairs, seed) for name in (side, other))
-        posterior = translator.posterior(*source, side)
-        centre = translator.decode(posterior[:, 0], other)
-        draws = translator.draws(posterior, other, noise)
-        spreads[other] = fit_spread(*target, draws, centre)
-        only = rows.only_x if side == "a" else rows.only_y
-        known = _some(data[side], np.concatenate([rows.pairs, only]), seed)
-        posterior = translator.posterior(*known, side)
-        own = translator.decode(posterior[:, 0], side)
-        ranges[side] = fit_range(*known, own, posterior)
-        rates.append(_rate(posterior))
-    channels = [rate.reshape(-1, model.latent_dim).sum(axis=0) for rate in rates]
-    active = np.minimum(*channels) > _ACTIVE_NATS
-    return LinkerFit(model, designs, scales, spreads, ranges, active, logs.separate, logs.joint)
+    a, b = (_encoded(translator, data[side], pairs, side, seed) for side in ("a", "b"))
+    spreads: dict[SideName, Spread] = {
+        "b": _spread(translator, a, b, "b"),
+        "a": _spread(translator, b, a, "a"),
+    }
+    alone: dict[SideName, Any] = {"a": rows.only_x, "b": rows.only_y}
+    ranges, rates = {}, []
+    for side, only in alone.items():
+        known = _encoded(translator, data[side], np.concatenate([rows.pairs, only]), side, seed)
+        own = translator.decode(known.posterior[:, 0], side)
+        ranges[side] = fit_range(known.values, known.mask, own, known.posterior)
+        rates.append(_rate(known.posterior).reshape(-1, model.latent_dim).sum(axis=0))
+    return LinkerFit(
+        model=model,
+        designs=designs,
+        scales=scales,
+        spreads=spreads,
+        evidence=fit_evidence(translator, spreads, a, b),
+        ranges=ranges,
+        active=np.minimum(*rates) > _ACTIVE_NATS,
+        separate=logs.separate,
+        joint=logs.joint,
+    )
+
+
+def _spread(translator: Translator, given: Encoded, wanted: Encoded, side: SideName) -> Spread:
+    """Spread of one side about its predictions from the other."""
+    centre = translator.decode(given.posterior[:, 0], side)
+    noise = standard_draws(_DRAWS, given.posterior.shape[2])
+    draws = translator.draws(given.posterior, side, noise)
+    return fit_spread(wanted.values, wanted.mask, draws, centre)
+
+
+def _encoded(
+    translator: Translator, data: SideData, rows: NDArray[np.int64], side: SideName, seed: int
+) -> Encoded:
+    """Rows of a side with their codes, at most ``_EXAMINED`` of them, drawn at random."""
+    if len(rows) > _EXAMINED:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, _EXAMINED, replace=False))
+    chosen = torch.as_tensor(rows)
+    values, mask = data.values[chosen].double().numpy(), data.mask[chosen].numpy()
+    return Encoded(values, mask, translator.posterior(values, mask, side))
 
 
 def _rate(posterior: Array) -> Array:
@@ -188,11 +209,3 @@ def _rate(posterior: Array) -> Array:
     mean, log_var = posterior[:, 0], posterior[:, 1]
     rate: Array = 0.5 * (mean**2 + np.exp(log_var) - 1.0 - log_var).mean(axis=0)
     return rate
-
-
-def _some(data: SideData, rows: NDArray[np.int64], seed: int) -> tuple[Array, Mask]:
-    """Values and mask of rows, at most ``_EXAMINED`` of them, drawn at random."""
-    if len(rows) > _EXAMINED:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, _EXAMINED, replace=False))
-    chosen = torch.as_tensor(rows)
-    return data.values[chosen].double().numpy(), data.mask[chosen].numpy()

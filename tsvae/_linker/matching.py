@@ -20,8 +20,8 @@ class LinkResult(NamedTuple):
     Attributes
     ----------
     scores : ndarray of shape (n, m)
-        Log-likelihood ratio, in nats, of "the same sample" against "any sample", up to the
-        calibration of the model; greater is better.
+        In nats, up to a constant for each row and column; greater is better. The softmax of a row
+        is about the probability of each candidate.
     best : ndarray of int of shape (n, n_best)
         Row numbers of y for each record of X, best first.
     assignment : ndarray of int of shape (n,)

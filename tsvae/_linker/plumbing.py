@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from tsvae._linker.evidence import Encoded
 from tsvae._linker.fit_file import pack, unpack
 from tsvae._linker.linking import LinkerFit
 from tsvae._linker.pairs import Problem
@@ -41,6 +42,11 @@ class Seen:
     signals: Signals
     values: Array
     posterior: Array
+
+    @property
+    def encoded(self) -> Encoded:
+        """The records as evidence."""
+        return Encoded(self.values, self.signals.mask, self.posterior)
 
     @property
     def labels(self) -> pd.Index | None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tsvae._linker.linking import standard_draws
+from tsvae._linker.evidence import standard_draws
 from tsvae._linker.plumbing import LinkerPlumbing, Seen, direction, from_table
 from tsvae.panel import write_record_samples
 from tsvae.panel.index import check_horizon
