@@ -137,8 +137,7 @@ def _precision(differences: Array) -> Array:
     n = len(differences)
     power = np.maximum((differences**2).mean(axis=0), 1e-12)
     covariance = differences.T @ differences + _PRIOR_PAIRS * np.diag(power)
-    precision: Array = np.linalg.inv(covariance / (n + _PRIOR_PAIRS))
-    return precision
+    return np.asarray(np.linalg.inv(covariance / (n + _PRIOR_PAIRS)), dtype=float)
 
 
 def _kinds(
