@@ -8,7 +8,14 @@ from scipy import stats
 from scipy.special import logsumexp
 
 from tsvae import PairVAELinker
-from tsvae._linker.evidence import Encoded, Evidence, _kinds, fit_evidence, standard_draws
+from tsvae._linker.evidence import (
+    Encoded,
+    Evidence,
+    Marginal,
+    _kinds,
+    fit_evidence,
+    standard_draws,
+)
 
 N = 40
 
@@ -32,7 +39,9 @@ def encoded(linker, x, y):
 
 def kinds_of(linker, a, b, precision):
     fitted = linker._fitted()
-    return _kinds(fitted.translator(linker.get_params()), fitted.spreads, a, b, precision)
+    translator = fitted.translator(linker.get_params())
+    marginals = fitted.evidence.marginals
+    return _kinds(translator, fitted.spreads, marginals, a, b, precision)
 
 
 def test_every_kind_by_hand(linker):
@@ -51,7 +60,9 @@ def test_every_kind_by_hand(linker):
             for j in range(6):
                 seen = wanted.mask[j]
                 law = stats.norm(centre[i][seen], scale[i][seen])
-                expected = law.logpdf(wanted.values[j][seen]).sum()
+                any_record = stats.norm(*(part[seen] for part in fitted.evidence.marginals[side]))
+                truth = wanted.values[j][seen]
+                expected = law.logpdf(truth).sum() - any_record.logpdf(truth).sum()
                 indices = (i, j) if side == "b" else (j, i)
                 assert found[place][indices] == pytest.approx(expected, rel=1e-8)
     difference = a.posterior[1, 0] - b.posterior[4, 0]
@@ -62,7 +73,8 @@ def test_weights_are_the_best_for_the_pairs(linker):
     a, b = encoded(linker, *samples(N, 2))
     fitted = linker._fitted()
     found = fit_evidence(fitted.translator(linker.get_params()), fitted.spreads, a, b)
-    kinds = kinds_of(linker, a, b, found.precision)
+    translator = fitted.translator(linker.get_params())
+    kinds = _kinds(translator, fitted.spreads, found.marginals, a, b, found.precision)
 
     def loss(weights):
         scores = np.tensordot(weights, kinds, axes=1)
@@ -89,9 +101,11 @@ def test_few_pairs_leave_the_weights_as_they_start(linker):
 
 
 def test_arrays_and_rows():
-    evidence = Evidence(np.array([1.0, 2.0, 3.0]), np.eye(2))
+    one, other = (Marginal(np.full((2, 1), size), np.ones((2, 1))) for size in (0.0, 5.0))
+    evidence = Evidence(np.array([1.0, 2.0, 3.0]), np.eye(2), {"a": one, "b": other})
     again = Evidence.from_arrays(evidence.to_arrays())
     np.testing.assert_array_equal(again.weights, evidence.weights)
+    np.testing.assert_array_equal(again.marginals["b"].location, other.location)
     many = Encoded(np.zeros((3, 2, 1)), np.ones((3, 2, 1), bool), np.zeros((3, 2, 2)))
     assert [len(part) for part in many.rows([0, 2])] == [2, 2, 2]
 

@@ -1,7 +1,7 @@
 """Evidence that two records are of one sample, and how much each kind of it weighs.
 
-Three kinds: how well the record of y fits the prediction from X, how well the record of X fits the
-prediction from y, and how near the codes are. Each adds up errors that are not independent, so each
+Three kinds: how much better the record of y fits the prediction from X than it fits any sample, the
+same of X from y, and how near the codes are. Each adds up errors that are not independent, so each
 has a weight, fitted so that the softmax of the scores tells pairs apart.
 """
 
@@ -31,6 +31,19 @@ _FEWEST_PAIRS = 5  # to fit the weights on
 _MOST_PAIRS = 256
 _DRAWS = 64  # of each prediction, for its spread
 _RECORDS_AT_ONCE = 64
+
+
+class Marginal(NamedTuple):
+    """What any record of a side is like.
+
+    Attributes
+    ----------
+    location, scale : ndarray of shape (W, F)
+        Means and standard deviations in model units.
+    """
+
+    location: Array
+    scale: Array
 
 
 class Encoded(NamedTuple):
@@ -68,27 +81,36 @@ class Evidence:
         Of y from X, of X from y, of the codes.
     precision : ndarray of shape (n_latent, n_latent)
         Inverse covariance of the difference between the codes of a pair.
+    marginals : dict of Marginal
+        Of both sides.
     """
 
     weights: Array
     precision: Array
+    marginals: dict[SideName, Marginal]
 
     def scores(
         self, translator: Translator, spreads: dict[SideName, Spread], a: Encoded, b: Encoded
     ) -> Array:
         """Scores (n, m) of records of X with records of y."""
-        kinds = _kinds(translator, spreads, a, b, self.precision)
+        kinds = _kinds(translator, spreads, self.marginals, a, b, self.precision)
         found: Array = np.tensordot(self.weights, kinds, axes=1)
         return found
 
     def to_arrays(self) -> dict[str, Array]:
         """Arrays by name."""
-        return {"weights": self.weights, "precision": self.precision}
+        arrays = {"weights": self.weights, "precision": self.precision}
+        for side, marginal in self.marginals.items():
+            arrays |= {f"location_{side}": marginal.location, f"scale_{side}": marginal.scale}
+        return arrays
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any]) -> Evidence:
         """Inverse of :meth:`to_arrays`."""
-        return cls(**{name: np.asarray(value, dtype=float) for name, value in arrays.items()})
+        found = {name: np.asarray(value, dtype=float) for name, value in arrays.items()}
+        sides: tuple[SideName, SideName] = ("a", "b")
+        marginals = {s: Marginal(found[f"location_{s}"], found[f"scale_{s}"]) for s in sides}
+        return cls(found["weights"], found["precision"], marginals)
 
 
 def fit_evidence(
@@ -114,11 +136,12 @@ def fit_evidence(
     """
     a, b = a.rows(slice(_MOST_PAIRS)), b.rows(slice(_MOST_PAIRS))
     precision = _precision(a.posterior[:, 0] - b.posterior[:, 0])
+    marginals: dict[SideName, Marginal] = {"a": _marginal(a), "b": _marginal(b)}
     start = np.log(_START)
     n = len(a.values)
     if n < _FEWEST_PAIRS:
-        return Evidence(np.exp(start), precision)
-    kinds = _kinds(translator, spreads, a, b, precision)
+        return Evidence(np.exp(start), precision, marginals)
+    kinds = _kinds(translator, spreads, marginals, a, b, precision)
     own = np.arange(n)
 
     def loss(log_weights: Array) -> float:
@@ -129,7 +152,19 @@ def fit_evidence(
         return float(everyone - partner + prior)
 
     found = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 300})
-    return Evidence(np.exp(found.x), precision)
+    return Evidence(np.exp(found.x), precision, marginals)
+
+
+def _marginal(records: Encoded) -> Marginal:
+    """Means and spreads at each position, shrunk towards those of the variable."""
+    values, mask = records.values, records.mask
+    count, prior = mask.sum(axis=0), _PRIOR_PAIRS
+    whole = np.maximum(count.sum(axis=0), 1)
+    seen = np.where(mask, values, 0.0)
+    location = (seen.sum(axis=0) + prior * seen.sum(axis=(0, 1)) / whole) / (count + prior)
+    square = np.where(mask, (values - location) ** 2, 0.0)
+    overall = np.maximum(square.sum(axis=(0, 1)) / whole, 1e-12)
+    return Marginal(location, np.sqrt((square.sum(axis=0) + prior * overall) / (count + prior)))
 
 
 def _precision(differences: Array) -> Array:
@@ -143,17 +178,30 @@ def _precision(differences: Array) -> Array:
 def _kinds(
     translator: Translator,
     spreads: dict[SideName, Spread],
+    marginals: dict[SideName, Marginal],
     a: Encoded,
     b: Encoded,
     precision: Array,
 ) -> Array:
     """Evidence of each kind, in nats, (3, n, m)."""
-    forward = _one_way(translator, spreads["b"], a, b, "b")
-    backward = _one_way(translator, spreads["a"], b, a, "a").T
+    forward = _one_way(translator, spreads["b"], a, b, "b") - _at_random(marginals["b"], b)
+    backward = _one_way(translator, spreads["a"], b, a, "a") - _at_random(marginals["a"], a)
     first, second = a.posterior[:, 0], b.posterior[:, 0]
     sizes = [np.einsum("nk,kl,nl->n", codes, precision, codes) for codes in (first, second)]
     distance = sizes[0][:, None] - 2.0 * first @ precision @ second.T + sizes[1]
-    return np.stack([forward, backward, -0.5 * distance])
+    return np.stack([forward, backward.T, -0.5 * distance])
+
+
+def _at_random(marginal: Marginal, candidates: Encoded) -> Array:
+    """Log density (m,) of the candidates as any records: long ones are not more likely for that."""
+    m = len(candidates.values)
+    found = gaussian_scores(
+        marginal.location.reshape(1, -1),
+        marginal.scale.reshape(1, -1),
+        candidates.values.reshape(m, -1),
+        candidates.mask.reshape(m, -1),
+    )
+    return np.asarray(found[0], dtype=float)
 
 
 def _one_way(

@@ -48,7 +48,8 @@ def gaussian_scores(centre: Array, scale: Array, values: Array, mask: Mask) -> A
     Returns
     -------
     ndarray of shape (n, m)
-        Sum over observed entries of log N(values; centre, scale), as matrix products.
+        Sum over observed entries of log N(values; centre, scale) + log(2 pi) / 2, as matrix
+        products.
     """
     precision = scale**-2.0
     seen = mask.astype(float)
