@@ -6,8 +6,9 @@ training records without their partner. `link`: which of 500 shuffled UV-Vis rec
 which SAXS record. `ecg`: lead V5 from lead MLII of record 100 of the MIT-BIH Arrhythmia Database,
 with complete records and with 20 % of the samples missing.
 
-The data are read from the folder named by the environment variable TSVAE_DATA. The report is
-written after full runs on the test parts, and after others if `--output` is given.
+The data are read from the folder named by the environment variable TSVAE_DATA. The reports (of the
+first three parts, and of `ecg`) are written after runs with all methods on the test parts, and
+after others if `--output` is given.
 """
 
 from __future__ import annotations
@@ -277,14 +278,43 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def report(study: Study, tables: list[Table], folder: Path) -> None:
+class Report(NamedTuple):
+    """A report of some parts: its file, title and notes."""
+
+    file: str
+    title: str
+    parts: tuple[str, ...]
+    methods: tuple[str, ...]
+    notes: str
+
+
+REPORT_OF = (
+    Report(
+        "linking",
+        "One measurement from the other",
+        ("pairs", "few", "link"),
+        GOLD_METHODS,
+        "Root mean square errors in units of the data (log10 intensity; extinction). Seconds for "
+        "choosing settings, fit and prediction, both directions together. The linker is fitted "
+        "once for both directions and for the links.",
+    ),
+    Report(
+        "linking_ecg",
+        "One lead of an electrocardiogram from another",
+        ("ecg",),
+        ECG_METHODS,
+        "R2 pooled over all samples of the test windows. Seconds for choosing settings, fit and "
+        "prediction.",
+    ),
+)
+
+
+def write(study: Study, report: Report, tables: list[Table], folder: Path) -> None:
     """Write the tables, and a picture if the linker was fitted to the pairs."""
-    fit = study.fits[OURS].fit if OURS in study.fits else None
-    picture = folder / "linking.png"
+    fit = study.fits[OURS].fit if OURS in study.fits and "pairs" in report.parts else None
+    picture = folder / f"{report.file}.png"
     notes = (
-        "Root mean square errors in units of the data (log10 intensity; extinction), R2 pooled "
-        "over all samples of the test windows. Seconds for choosing settings, fit and prediction, "
-        "both directions together. The linker is fitted once for both directions and for the links."
+        report.notes
         + (" On the validation parts." if study.options.validation else "")
         + " The protocol is described in [the index](index.md)."
     )
@@ -292,8 +322,8 @@ def report(study: Study, tables: list[Table], folder: Path) -> None:
         notes += f"\n\n![Test records with predictions and 90 % bands]({picture.name})"
     written = write_report(
         folder,
-        "linking",
-        title="One measurement from the other",
+        report.file,
+        title=report.title,
         table="\n\n".join(table.text(markdown=True) for table in tables),
         notes=notes,
         results={
@@ -314,12 +344,14 @@ def main() -> None:
 
         torch.set_num_threads(options.threads)
     study = Study(options)
-    tables = [table for part in PARTS if part in options.parts for table in RUN[part](study)]
-    print("\n\n".join(table.text(markdown=False) for table in tables))
-    full = set(options.parts) == set(PARTS) and set(options.methods) == set(METHODS)
-    if options.no_write or (options.output is None and (not full or options.validation)):
-        return
-    report(study, tables, options.output or REPORTS)
+    tables = {part: RUN[part](study) for part in PARTS if part in options.parts}
+    print("\n\n".join(t.text(markdown=False) for made in tables.values() for t in made))
+    for report in REPORT_OF:
+        made = [table for part in report.parts for table in tables.get(part, [])]
+        whole = set(report.parts) <= set(tables) and set(report.methods) <= set(options.methods)
+        measured = whole and not options.validation
+        if made and not options.no_write and (measured or options.output is not None):
+            write(study, report, made, options.output or REPORTS)
 
 
 if __name__ == "__main__":
