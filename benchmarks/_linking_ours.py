@@ -137,3 +137,16 @@ def draw_record(
     axis.plot(grid, mean, color="#D55E00", lw=1.0, ls="--", label="predicted")
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=8)
+
+
+def draw_correlation(linker: Any, gold: Gold, path: Path) -> None:
+    """Draw the cross-correlation of both sides' posterior means over the test records."""
+    from matplotlib.figure import Figure
+
+    from tsvae.plotting import CrossCorrelationDisplay
+
+    figure = Figure(figsize=(5.5, 4.5), layout="constrained")
+    CrossCorrelationDisplay.from_estimator(
+        linker, gold.pairs.test_x, gold.pairs.test_y, names=SIDES, ax=figure.subplots()
+    )
+    figure.savefig(path, dpi=120)

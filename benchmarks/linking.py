@@ -313,6 +313,7 @@ def write(study: Study, report: Report, tables: list[Table], folder: Path) -> No
     """Write the tables, and a picture if the linker was fitted to the pairs."""
     fit = study.fits[OURS].fit if OURS in study.fits and "pairs" in report.parts else None
     picture = folder / f"{report.file}.png"
+    correlation = folder / f"{report.file}_correlation.png"
     notes = (
         report.notes
         + (" On the validation parts." if study.options.validation else "")
@@ -320,6 +321,7 @@ def write(study: Study, report: Report, tables: list[Table], folder: Path) -> No
     )
     if fit:
         notes += f"\n\n![Test records with predictions and 90 % bands]({picture.name})"
+        notes += f"\n\n![Correlation of the codes of both sides]({correlation.name})"
     written = write_report(
         folder,
         report.file,
@@ -333,7 +335,8 @@ def write(study: Study, report: Report, tables: list[Table], folder: Path) -> No
     )
     if fit:
         ours.draw(fit.linker, study.gold, picture)
-        written.append(picture)
+        ours.draw_correlation(fit.linker, study.gold, correlation)
+        written += [picture, correlation]
     print("\nWrote " + " and ".join(map(str, written)))
 
 
