@@ -303,6 +303,7 @@ class PairVAELinker(TransformerMixin, LinkerCoding):
         check_options(params)
         problem = self._problem(X, y, (mask, y_mask), (sigma, y_sigma))
         self._fit = fit_linker(problem, params, self._seed(), tuple(self.callbacks or ()))
+        self._y_form = problem.y_form
         self._set_public(self._fit)
         return self
 

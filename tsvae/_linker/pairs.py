@@ -27,12 +27,15 @@ class Problem:
     x, y : Signals
     x_errors, y_errors : ndarray of shape (B, W, F) or None
         Error bars.
+    y_form : str
+        What y was before it became a table; see :func:`tsvae._linker.plumbing.as_table`.
     """
 
     x: Signals
     y: Signals
     x_errors: Array | None = None
     y_errors: Array | None = None
+    y_form: str = "table"
 
 
 @dataclass(frozen=True, eq=False)

@@ -65,6 +65,7 @@ class LinkerPlumbing(TorchEstimator):
     series: Any
     freq: Any
     latent: str
+    _y_form: str  # what predict makes of one column of y
 
     # -- the fitted state --------------------------------------------------------------------
 
@@ -94,19 +95,20 @@ class LinkerPlumbing(TorchEstimator):
         return SignalReader(None, self.time, self.series, self.freq, type(self).__name__)
 
     def _problem(self, X: Any, y: Any, masks: tuple[Any, Any], errors: tuple[Any, Any]) -> Problem:
-        """Read training data; sets what ``predict`` does with one column of y."""
+        """Read training data."""
         x = self._reader().read(X, masks[0], "X")
         if y is None:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None: give "
                 "the other measurement of the same samples, row by row."
             )
-        column, self._y_form = as_table(y)
+        column, form = as_table(y)
         found = self._reader().read(column, as_table(masks[1])[0], "y")
         check_rows(found, x, "y")
         self._check_lengths(x.values.shape[1], found.values.shape[1])
         side = (("sigma", errors[0], x), ("y_sigma", errors[1], found))
-        return Problem(x, found, *[self._errors(e, signals, name) for name, e, signals in side])
+        x_errors, y_errors = (self._errors(e, signals, name) for name, e, signals in side)
+        return Problem(x, found, x_errors, y_errors, form)
 
     def _check_lengths(self, x_steps: int, y_steps: int) -> None:
         if self.latent == "map" and x_steps != y_steps:
