@@ -419,7 +419,7 @@ def test_mask_is_the_same_as_nan(fits, name):
     same(masked.sample_inverse(full[1], 3, mask=y_mask), plain.sample_inverse(y, 3))
     same(masked.transform(*full, mask=mask, y_mask=y_mask), plain.transform(X, y))
     same(masked.link(*full, mask=mask, y_mask=y_mask), plain.link(X, y))
-    assert masked.score(full[0], y, mask=mask) == plain.score(X, y)
+    assert masked.score(*full, mask=mask, y_mask=y_mask) == plain.score(X, y)
     found = small().fit_transform(*full, mask=mask, y_mask=y_mask)
     same(found, plain.transform(X))
 

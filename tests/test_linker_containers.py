@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from tsvae import PairVAELinker
+from tsvae._linker import predicting
 
 FAST = {"latent_dim": 2, "hidden_sizes": (8,), "max_epochs": 1, "random_state": 0}
 N, T, U = 40, 12, 7
@@ -422,6 +423,14 @@ def test_error_bars_have_no_unit_of_their_own(factor):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_error_bars_where_nothing_was_measured_are_not_looked_at():
+    X, y = flat(missing=0.2)
+    sigma = np.where(np.isnan(X), 0.0, 0.3)
+    found = small().fit(X, y, sigma=sigma).predict(X)
+    nowhere = np.where(np.isnan(X), np.nan, 0.3)
+    np.testing.assert_array_equal(small().fit(X, y, sigma=nowhere).predict(X), found)
+
+
 def test_error_bars_of_all_containers():
     for X, y in (tables(missing=0.1), pair(2, 2, missing=0.1), dataarrays(missing=0.1)):
         errors = {"sigma": abs(X) + 0.1, "y_sigma": abs(y) * 0.0 + 0.2}
@@ -624,6 +633,23 @@ def test_bands_are_nested(fitted, way):
     for coverage, band in ((0.5, inner), (0.9, middle), (0.99, outer)):
         inside = ((target >= band.lower) & (target <= band.upper)).mean(axis=None)
         assert inside > coverage - 0.3
+
+
+def test_bands_do_not_depend_on_how_many_records_are_drawn_at_once(fitted, monkeypatch):
+    linker, X, _ = fitted
+    whole = linker.predict_interval(X)
+    monkeypatch.setattr(predicting, "_VALUES_AT_ONCE", 7000)  # two records
+    for found, expected in zip(linker.predict_interval(X), whole, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+def test_values_between_two_bounds_stay_there():
+    X, y = flat(missing=0.1)
+    linker = small(likelihood=("gaussian", "bernoulli")).fit(X, y)
+    low, high = np.nanmin(y, axis=0), np.nanmax(y, axis=0)
+    margin = 1e-9
+    for found in (linker.predict(X), *linker.predict_interval(X, 0.99), *linker.sample(X, 20)):
+        assert (found >= low - margin).all() and (found <= high + margin).all()
 
 
 def test_draws_have_the_spread_of_the_bands(fitted):

@@ -376,7 +376,8 @@ def test_global_seeds_do_not_matter():
 
 def routed(**settings):
     names = dict.fromkeys(("mask", "y_mask", "sigma", "y_sigma"), True)
-    estimator = small(**settings).set_fit_request(**names).set_score_request(mask=True)
+    estimator = small(**settings).set_fit_request(**names)
+    estimator.set_score_request(mask=True, y_mask=True)
     estimator.set_predict_request(mask=True)
     return estimator.set_transform_request(mask=True, y_mask=True)
 
@@ -398,7 +399,7 @@ def test_masks_and_errors_are_routed():
     for train, test in KFold(2).split(X):
         errors = {"sigma": SIGMA.iloc[train], "y_sigma": params["y_sigma"].iloc[train]}
         told = small().fit(X_GAPS.iloc[train], Y_GAPS.iloc[train], **errors)
-        expected.append(told.score(X_GAPS.iloc[test], Y.iloc[test]))
+        expected.append(told.score(X_GAPS.iloc[test], Y_GAPS.iloc[test]))
     np.testing.assert_allclose(found, expected, rtol=1e-12)
     errors = {"sigma": SIGMA, "y_sigma": params["y_sigma"]}
     told = small(**search.best_params_).fit(X_GAPS, Y_GAPS, **errors)

@@ -136,7 +136,9 @@ class LinkerCoding(RegressorMixin, LinkerPredicting):
         found = fitted.ranges[side].outside(seen.values, seen.signals.mask, own, seen.posterior)
         return write_scores(found, seen.signals.index, "out_of_range")  # type: ignore[arg-type]
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None, *, mask: Any = None) -> float:
+    def score(
+        self, X: Any, y: Any, sample_weight: Any = None, *, mask: Any = None, y_mask: Any = None
+    ) -> float:
         """R2 of the predictions of y, the mean over its columns.
 
         Parameters
@@ -144,8 +146,8 @@ class LinkerCoding(RegressorMixin, LinkerPredicting):
         X, y : same kind as in fit
             Missing values of y do not count.
         sample_weight : array of shape (n_records,), optional
-        mask : optional
-            Of X.
+        mask, y_mask : optional
+            True = observed.
 
         Returns
         -------
@@ -153,7 +155,7 @@ class LinkerCoding(RegressorMixin, LinkerPredicting):
             A column that does not vary scores 1 if predicted exactly, else 0.
         """
         seen = self._seen(X, mask, "a")
-        target = self._seen(y, None, "b").signals
+        target = self._seen(y, y_mask, "b").signals
         check_rows(target, seen.signals, "y")
         predicted = self._fitted().scales["b"].inverse(self._centre(seen, "b"))
         weight = np.ones(len(seen)) if sample_weight is None else np.asarray(sample_weight, float)
