@@ -25,7 +25,7 @@ def small(**settings):
 
 def checked():
     """What the checks see: everything but sizes, epochs and their rate is the default."""
-    return PairVAELinker(latent_dim=2, hidden_sizes=(32,), max_epochs=3, learning_rate=0.01)
+    return PairVAELinker(latent_dim=2, hidden_sizes=(32,), max_epochs=2, learning_rate=0.03)
 
 
 @parametrize_with_checks([checked()])

@@ -34,7 +34,7 @@ def test_rows_by_what_is_known_of_them():
 
 @pytest.mark.parametrize(
     ("n", "fraction", "expected"),
-    [(19, 0.5, 0), (20, 0.1, 2), (20, 0.0, 0), (20, 0.01, 1), (100, 0.25, 25), (21, 0.1, 2)],
+    [(19, 0.5, 0), (20, 0.1, 5), (20, 0.0, 0), (20, 0.01, 5), (100, 0.25, 25), (80, 0.1, 8)],
 )
 def test_the_share_held_out(n, fraction, expected):
     rows = sorted_out([True] * n, [True] * n, fraction)

@@ -23,7 +23,8 @@ Parameters = Mapping[str, Any]
 
 _EPOCH_STEPS = (20, 80)  # fewest and most steps that make an epoch
 _ANNEALED_BY = 0.5  # part of a stage after which beta has its final value
-_SETTLED = 0.02  # of a side's whole gain in pre-training, over its last fifth
+_NEGLIGIBLE = 0.02  # of all that the log-likelihood gained
+_SETTLED = 0.1  # of a side's gain in pre-training, by the last fifth of the rate that was spent
 
 
 class PretrainingWarning(UserWarning):
@@ -162,11 +163,12 @@ def _validation(sides: TrainingSides, params: Parameters) -> list[dict[str, Tens
     held_out = torch.as_tensor(sides.rows.held_out)
     if not len(held_out):
         return None
+    n_parts = -(-len(held_out) // max(32, int(params["batch_size"])))
     return [
         sides.a.rows(chosen, "a")
         | sides.b.rows(chosen, "b")
         | {"n_pairs": torch.tensor(len(chosen))}
-        for chosen in held_out.split(max(32, int(params["batch_size"])))
+        for chosen in held_out.tensor_split(n_parts)
     ]
 
 
@@ -188,19 +190,29 @@ def _freezing(model: PairVAE, params: Parameters, steps: int) -> GradualFreezing
 def _warn_unsettled(log: TrainingLog) -> None:
     """Warn about sides whose likelihood still rose at the end."""
     for side, name in (("a", "X"), ("b", "y")):
-        found = log[f"log_likelihood_{side}_from_{side}"]
-        course = [float(value) for value in found if value is not None]
-        last = max(1, len(course) // 5)
-        if len(course) < 2:
-            gain = total = 1.0
-        else:
-            gain, total = course[-1] - course[-1 - last], course[-1] - min(course)
-        if gain > _SETTLED * max(total, 1e-12):
+        share = _late_share(log[f"log_likelihood_{side}_from_{side}"], log["learning_rate"])
+        if share > _SETTLED:
             warnings.warn(
-                f"Pre-training of {name} had not settled after {len(log.rows)} epochs: "
-                f"{100.0 * gain / max(total, 1e-12):.0f}% of what the log-likelihood gained came "
-                "in the last fifth. Raise pretrain_epochs, or set pretrain_epochs=0 to train both "
-                "sides together from the start.",
+                f"Pre-training of {name} had not settled after {len(log.rows)} epochs: the last "
+                f"fifth of the learning rate that was spent brought {share:.0%} of what the "
+                "log-likelihood gained since the first quarter. Raise pretrain_epochs, or set "
+                "pretrain_epochs=0 to train both sides together from the start.",
                 PretrainingWarning,
                 stacklevel=5,  # where fit was called
             )
+
+
+def _late_share(course: Sequence[Any], rates: Sequence[Any]) -> float:
+    """Part of the gain since the first quarter that the last fifth of the spent rate brought.
+
+    By the rate and not by epochs: schedules that end at a rate of zero look settled at any length.
+    """
+    gained = np.array([np.nan if value is None else value for value in course], dtype=float)
+    spent = np.cumsum([0.0 if rate is None else rate for rate in rates])
+    if len(gained) < 4 or not np.isfinite(gained).all():
+        return 1.0
+    late = min(int(np.searchsorted(spent, 0.8 * spent[-1])), len(gained) - 2)
+    gain, total = gained[-1] - gained[late], gained[-1] - gained[len(gained) // 4]
+    if gain <= _NEGLIGIBLE * (gained[-1] - gained.min()) or total <= 0.0:
+        return 0.0
+    return float(gain / total)

@@ -35,7 +35,7 @@ class LinkResult(NamedTuple):
 
 
 def gaussian_scores(centre: Array, scale: Array, values: Array, mask: Mask) -> Array:
-    """Mean log density of each record under each prediction.
+    """Log density of each record under each prediction.
 
     Parameters
     ----------

@@ -14,6 +14,7 @@ __all__ = ["Problem", "Rows", "pair_rows"]
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
+_FEWEST_HELD_OUT = 5  # to measure the spread on
 _FEWEST_PAIRS = 20  # fewer are not split for validation
 _FEWEST_TRAINED = 2  # pairs that are never held out: one has no correlation
 
@@ -64,7 +65,7 @@ def pair_rows(x: Signals, y: Signals, validation_fraction: float, seed: int) -> 
     x, y : Signals
         Row by row of the same samples.
     validation_fraction : float
-        Share of the pairs; none are held out of fewer than 20.
+        Share of the pairs, at least 5; none are held out of fewer than 20.
     seed : int
 
     Returns
@@ -86,7 +87,10 @@ def pair_rows(x: Signals, y: Signals, validation_fraction: float, seed: int) -> 
         )
     held_out = pairs[:0]
     if len(pairs) >= _FEWEST_PAIRS and validation_fraction > 0.0:
-        n = min(max(1, round(validation_fraction * len(pairs))), len(pairs) - _FEWEST_TRAINED)
+        n = min(
+            max(_FEWEST_HELD_OUT, round(validation_fraction * len(pairs))),
+            len(pairs) - _FEWEST_TRAINED,
+        )
         held_out = np.sort(np.random.default_rng(seed).choice(pairs, n, replace=False))
         pairs = np.setdiff1d(pairs, held_out)
     return Rows(pairs, held_out, np.flatnonzero(has_x & ~has_y), np.flatnonzero(~has_x & has_y))

@@ -188,6 +188,7 @@ class LinkerPredicting(LinkerPlumbing):
                 seen.posterior[begin : begin + part],
             )
             drawn = self._drawn(chosen, wanted, codes, noise)
-            bounds.append(np.quantile(drawn, (tail, 1.0 - tail), axis=0))
+            # Quantiles of a sample that leave out what they say, however few the draws.
+            bounds.append(np.quantile(drawn, (tail, 1.0 - tail), axis=0, method="weibull"))
         lower, upper = np.concatenate(bounds, axis=1)
         return Band(*(self._write(bound, wanted, seen.labels) for bound in (lower, upper)))
