@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -51,15 +52,19 @@ class Translator:
     device: str
     n_threads: int | None
 
-    @contextmanager
-    def _ready(self) -> Iterator[PairVAE]:
+    @cached_property
+    def _copy(self) -> PairVAE:
+        """The model on the device, in the precision of use; one copy for all passes."""
         device = resolve_device(self.device)
         steps = max(self.model.a.record_shape[0], self.model.b.record_shape[0])
         double = steps < _SHORT_FOR_DOUBLE and device.type != "mps"
         model = copy.deepcopy(self.model).to(device, torch.float64 if double else torch.float32)
-        model.eval()
+        return model.eval()
+
+    @contextmanager
+    def _ready(self) -> Iterator[PairVAE]:
         with pinned_threads(self.n_threads), torch.no_grad():
-            yield model
+            yield self._copy
 
     def _batches(
         self, function: Callable[..., Tensor], model: PairVAE, *arrays: NDArray[Any]
