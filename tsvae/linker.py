@@ -105,8 +105,8 @@ class PairVAELinker(TransformerMixin, LinkerCoding):
     min_delta : float, default=0.0
         Smallest decrease that counts as better.
     validation_fraction : float, default=0.1
-        Share of the pairs held out, at least 5, to choose the best epoch and to calibrate the spread;
-        of fewer than 20 pairs none.
+        Share of the pairs held out, at least 5, to choose the best epoch and to calibrate the
+        spread; of fewer than 20 pairs none.
     max_time : float or None, default=None
         Seconds after which a stage ends in good order.
     device : str, default="auto"
