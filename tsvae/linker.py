@@ -59,7 +59,8 @@ class PairVAELinker(TransformerMixin, LinkerCoding):
         32 columns.
     log_scale : bool or pair, default=False
         Take logarithms of magnitudes first, linear below the 1 % quantile of those other than
-        zero, so that zero and negative values have their place. Predictions are in the units given.
+        zero or, where values have both signs, below the noise, so that zero and negative values
+        have their place. Predictions are in the units given.
     x_regions, y_regions : dict or array-like, default=None
         Weights of parts of the records in the loss: ``{(low, high): weight}`` in units of the
         axis, or one number for each position.

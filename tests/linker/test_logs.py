@@ -92,7 +92,8 @@ def test_slopes_of_large_values_are_those_of_the_logarithm():
 
 
 def test_the_floor_is_the_1_percent_quantile_of_observed_magnitudes_but_zero():
-    values = RNG.standard_normal((40, 10, 3)) * [1.0, 100.0, 1.0]
+    values = np.abs(RNG.standard_normal((40, 10, 3))) * [1.0, 100.0, 1.0]
+    values[::10] *= -1.0  # a tenth of each position: no noise about zero
     values[:, :5] = 0.0
     values[..., 2] = 0.0
     mask = RNG.random(values.shape) < 0.8
@@ -105,6 +106,18 @@ def test_the_floor_is_the_1_percent_quantile_of_observed_magnitudes_but_zero():
         assert law.floor[feature] == pytest.approx(np.percentile(sizes, 1.0))
         assert sum(s < law.floor[feature] for s in sizes) == pytest.approx(0.01 * len(sizes), abs=1)
     assert law.floor[2] == 1.0  # nothing to measure
+
+
+def test_noise_about_zero_raises_the_floor():
+    rng = np.random.default_rng(3)
+    intensity = 10.0 ** np.linspace(5, -4, 30)  # decades below the noise
+    values = intensity * rng.lognormal(0.0, 0.3, (500, 1)) + 2.0 * rng.standard_normal((500, 30))
+    law = fit_signed_log(values[..., None], np.ones((500, 30, 1), dtype=bool))
+    assert law.floor[0] == pytest.approx(2.0, rel=0.15)
+    noisy = law.forward(values[:, -8:, None])
+    assert np.abs(noisy).mean() < 0.25  # decades
+    clean = fit_signed_log(np.abs(values[..., None]), np.ones((500, 30, 1), dtype=bool))
+    assert clean.floor[0] < 0.1
 
 
 def test_json():

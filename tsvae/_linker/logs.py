@@ -14,6 +14,8 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 _FLOOR = 0.01  # quantile of the magnitudes below which the scale is linear
+_BOTH_SIGNS = 0.2  # share of the rarer sign from which a position holds noise about zero
+_MAD_TO_SIGMA = 1.4826  # of the normal distribution
 _FARTHEST = 300.0  # decades above the floor; beyond, the quotient is not a floating-point number
 
 
@@ -68,7 +70,7 @@ class SignedLog:
 
 
 def fit_signed_log(values: Array, mask: Mask) -> SignedLog:
-    """Choose the floor of each variable: the 1 % quantile of magnitudes other than zero.
+    """Choose the floor of each variable.
 
     Parameters
     ----------
@@ -78,10 +80,27 @@ def fit_signed_log(values: Array, mask: Mask) -> SignedLog:
     Returns
     -------
     SignedLog
+
+    Notes
+    -----
+    The 1 % quantile of magnitudes other than zero, or the noise if that is more: a position whose
+    values have both signs holds noise about zero, whose decades mean nothing.
     """
     floors = []
     for feature in range(values.shape[2]):
-        sizes = np.abs(values[..., feature][mask[..., feature]])
+        seen = mask[..., feature]
+        sizes = np.abs(values[..., feature][seen])
         sizes = sizes[sizes > 0.0]
-        floors.append(float(np.quantile(sizes, _FLOOR)) if len(sizes) else 1.0)
+        smallest = float(np.quantile(sizes, _FLOOR)) if len(sizes) else 1.0
+        floors.append(max(smallest, _noise(values[..., feature], seen)))
     return SignedLog(np.array(floors))
+
+
+def _noise(values: Array, mask: Mask) -> float:
+    """Smallest spread among positions of (B, W) whose values have both signs; 0 without such."""
+    count = np.maximum(mask.sum(axis=0), 1)
+    negative = (mask & (values < 0.0)).sum(axis=0) / count
+    positive = (mask & (values > 0.0)).sum(axis=0) / count
+    mixed = np.minimum(negative, positive) >= _BOTH_SIGNS
+    spreads = [np.median(np.abs(values[mask[:, w], w])) for w in np.flatnonzero(mixed)]
+    return _MAD_TO_SIGMA * float(min(spreads, default=0.0))
