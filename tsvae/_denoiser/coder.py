@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tsvae._records.tensors import filled_batch
 from tsvae.training import pinned_threads, resolve_device
 
 __all__ = ["Coder"]
@@ -72,7 +73,7 @@ class Coder:
         size, parts = self.batch_size, []
         for begin in range(0, len(first), size):
             tensors = [
-                None if array is None else _filled(array[begin : begin + size], size, like)
+                None if array is None else filled_batch(array[begin : begin + size], size, like)
                 for array in arrays
             ]
             result = function(*tensors)[: len(first) - begin]
@@ -111,7 +112,7 @@ class Coder:
             for begin in range(0, len(values), size):
                 part = slice(begin, begin + size)
                 x, seen, given = (
-                    None if array is None else _filled(array[part], len(array[part]), like)
+                    None if array is None else filled_batch(array[part], len(array[part]), like)
                     for array in (values, mask, condition)
                 )
                 found = model.kl_per_dimension(x, seen, **_condition(given)).flatten()
@@ -185,11 +186,3 @@ class Coder:
 
 def _condition(given: Tensor | None) -> dict[str, Tensor]:
     return {} if given is None else {"condition": given}
-
-
-def _filled(array: NDArray[Any], size: int, like: Tensor) -> Tensor:
-    """Tensor of ``size`` rows, zeros after those of the array."""
-    dtype = torch.bool if array.dtype == bool else like.dtype
-    filled = np.zeros((size, *array.shape[1:]), dtype=array.dtype)
-    filled[: len(array)] = array
-    return torch.from_numpy(filled).to(like.device, dtype)

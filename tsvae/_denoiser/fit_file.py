@@ -17,6 +17,7 @@ from tsvae._denoiser.residuals import ResidualNoise
 from tsvae._records.building import build_model
 from tsvae._records.design import Design
 from tsvae._records.scaling import SignalScaler
+from tsvae._records.tensors import arrays_of, part_of
 from tsvae.panel import PanelIndex, RecordIndex
 from tsvae.training import TrainingLog
 
@@ -57,7 +58,7 @@ def unpack(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Denoiser
     plan["hidden_sizes"] = tuple(plan["hidden_sizes"])
     design = Design(**plan)
     model = build_model(design, None, torch.Generator().manual_seed(0))
-    model.load_state_dict(_part(tensors, "model."))
+    model.load_state_dict(part_of(tensors, "model."))
     model.eval().requires_grad_(False)
     health = dict(header["health"])
     if health["kl_per_dimension"] is not None:
@@ -72,17 +73,9 @@ def unpack(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Denoiser
         window=header["window"],
         supervised=bool(header["supervised"]),
         conditions=None if conditions is None else ConditionCoder(conditions),
-        density=CodeDensity.from_arrays(_arrays(tensors, "density.")),
-        residuals=ResidualNoise.from_arrays(_arrays(tensors, "residuals.")),
-        filter=ResidualFilter.from_arrays(_arrays(tensors, "filter.")),
+        density=CodeDensity.from_arrays(arrays_of(tensors, "density.")),
+        residuals=ResidualNoise.from_arrays(arrays_of(tensors, "residuals.")),
+        filter=ResidualFilter.from_arrays(arrays_of(tensors, "filter.")),
         health=Health(**health),
         log=TrainingLog.from_dict(header["log"]),
     )
-
-
-def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _arrays(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, Any]:
-    return {name: value.numpy() for name, value in _part(tensors, prefix).items()}

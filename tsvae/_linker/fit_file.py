@@ -15,6 +15,7 @@ from tsvae._linker.sides import SideScale
 from tsvae._linker.spread import Spread
 from tsvae._linker.translator import SideName
 from tsvae._records.design import Design
+from tsvae._records.tensors import arrays_of, part_of
 from tsvae.training import TrainingLog
 
 __all__ = ["pack", "unpack"]
@@ -54,25 +55,22 @@ def unpack(
         designs[side] = Design(**plan)
     settings = dict(params) | {"projector": header["projector"]}
     model = build_pair(designs, settings, torch.Generator().manual_seed(0))
-    model.load_state_dict(_part(tensors, "model."))
+    model.load_state_dict(part_of(tensors, "model."))
     model.eval().requires_grad_(False)
+    parts = {
+        f"{kind}_{side}": arrays_of(tensors, f"{kind}_{side}.")
+        for kind in ("spread", "range")
+        for side in _SIDES
+    }
     separate = header["separate"]
     return LinkerFit(
         model=model,
         designs=designs,
         scales={side: SideScale.from_dict(header["scales"][side]) for side in _SIDES},
-        spreads={side: Spread.from_arrays(_arrays(tensors, f"spread_{side}.")) for side in _SIDES},
-        ranges={side: SideRange.from_arrays(_arrays(tensors, f"range_{side}.")) for side in _SIDES},
-        evidence=Evidence.from_arrays(_arrays(tensors, "evidence.")),
+        spreads={side: Spread.from_arrays(parts[f"spread_{side}"]) for side in _SIDES},
+        ranges={side: SideRange.from_arrays(parts[f"range_{side}"]) for side in _SIDES},
+        evidence=Evidence.from_arrays(arrays_of(tensors, "evidence.")),
         active=np.array(header["active"], dtype=bool),
         separate=None if separate is None else TrainingLog.from_dict(separate),
         joint=TrainingLog.from_dict(header["joint"]),
     )
-
-
-def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _arrays(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, Any]:
-    return {name: value.numpy() for name, value in _part(tensors, prefix).items()}

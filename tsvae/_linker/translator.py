@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tsvae._records.tensors import filled_batch
 from tsvae.models.pair import PairVAE
 from tsvae.training import pinned_threads, resolve_device
 
@@ -75,7 +76,7 @@ class Translator:
         size = int(np.clip(_VALUES_PER_BATCH // largest, _SMALLEST_BATCH, _LARGEST_BATCH))
         parts = []
         for begin in range(0, len(arrays[0]), size):
-            tensors = [_filled(array[begin : begin + size], size, like) for array in arrays]
+            tensors = [filled_batch(array[begin : begin + size], size, like) for array in arrays]
             result = function(*tensors)[: len(arrays[0]) - begin]
             parts.append(result.detach().cpu().to(torch.float64).numpy())
         return np.concatenate(parts) if parts else np.zeros((0,))
@@ -120,11 +121,3 @@ class Translator:
         """
         codes = posterior[:, 0] + np.exp(0.5 * posterior[:, 1]) * noise
         return self.decode(codes, side)
-
-
-def _filled(array: NDArray[Any], size: int, like: Tensor) -> Tensor:
-    """Tensor of ``size`` rows, zeros after those of the array."""
-    dtype = torch.bool if array.dtype == bool else like.dtype
-    filled = np.zeros((size, *array.shape[1:]), dtype=array.dtype)
-    filled[: len(array)] = array
-    return torch.from_numpy(filled).to(like.device, dtype)
