@@ -260,3 +260,13 @@ def launch(model: nn.Module, config: TrainingConfig) -> Fabric:
                 build_precision(config.precision, device, not hasattr(model, "network_modules"))
             ],
         )
+
+
+def close_process_group() -> None:
+    """Close the process group, if one is open.
+
+    Fabric leaves a gloo group open; its threads then die with the process, now and then by an
+    abort.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

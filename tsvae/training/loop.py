@@ -8,6 +8,7 @@ directions), ``network_modules()`` (modules that mixed precision may touch) and 
 
 from __future__ import annotations
 
+import atexit
 import math
 import os
 import pickle
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from tsvae.training.callbacks import Callback
 from tsvae.training.config import TrainingConfig
-from tsvae.training.devices import Runtime, launch
+from tsvae.training.devices import Runtime, close_process_group, launch
 from tsvae.training.errors import memory_errors_name_batch_size
 from tsvae.training.log import TrainingLog
 from tsvae.training.optim import build_optimizers, split_parameters
@@ -144,6 +145,7 @@ def train(
     if config.num_devices == 1:
         return _fit(fabric, model, request).log
     if not any(word in config.strategy for word in ("spawn", "fork", "notebook")):
+        atexit.register(close_process_group)
         return fabric.launch(_fit, model, request).log  # type: ignore[arg-type,no-any-return]
     # Pickled by value: sharing tensors between processes by file descriptors is fragile.
     payload = pickle.dumps((model, request))
@@ -161,6 +163,8 @@ def _fit_pickled(fabric: Fabric, payload: bytes) -> bytes:
     model, request = pickle.loads(payload)
     log = _fit(fabric, model, request).log
     state = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    fabric.barrier()
+    close_process_group()
     return pickle.dumps(Outcome(log, state, request.generator.get_state()))
 
 
