@@ -65,8 +65,8 @@ class ChainExcess(NamedTuple):
         return per_series(self.followed, pattern if len(self.followed) > 1 else None, n_series)
 
 
-class Means(Protocol):
-    """Where a ``FilterResult`` finds the states' means."""
+class Moments(Protocol):
+    """Where a ``FilterResult`` finds the moments of the states."""
 
     def filtered(self) -> Tensor:
         """E[z_t | potentials up to t], (B, T, D)."""
@@ -77,15 +77,25 @@ class Means(Protocol):
     def predicted(self) -> Tensor:
         """E[z_t | potentials before t], (B, T, D)."""
 
+    def filtered_covariance(self) -> Tensor:
+        """Cov[z_t | potentials up to t], (P, T, G, K, K)."""
+
+    def predicted_covariance(self) -> Tensor:
+        """Cov[z_t | potentials before t], (P, T, G, K, K)."""
+
+    def total_precision(self) -> Tensor:
+        """Precision of the potentials and the excess, (P, T, G, K, K)."""
+
+    def log_det(self) -> Tensor:
+        """Sum of log |I + P_t Lambda_t| over steps and groups, (P,)."""
+
     def normalizer(self) -> Tensor:
         """Log-normaliser less the log-determinants and the excess, (B,)."""
 
 
 @dataclass(frozen=True, eq=False)
 class FilterResult:
-    """Filtered and predicted moments of every state.
-
-    The means and the log-normaliser are computed when first asked for.
+    """Filtered and predicted moments of every state, computed when first asked for.
 
     Attributes
     ----------
@@ -97,60 +107,78 @@ class FilterResult:
     predicted_covariance : Tensor (P, T, G, K, K)
     log_normalizer : Tensor (B,)
         log of the integral of p(z) (or exp of its expected log) times all potentials.
-    pattern : Tensor (B,) long or None
-        Row of the covariances of each series (None: P is 1 or B). With expected parameters,
-        patterns are split further where series of one pattern end at different steps.
     linear : Tensor (B, T, D)
         The potentials really applied (excess included).
     precision : Tensor (P, T, G, K, K)
         Likewise.
-    residual_log_det : Tensor (P, T, G)
-        log |I + P_t Lambda_t|.
-    drift : Tensor (B or 1, T, D)
-        c_t = B u_t + b (row 0 unused).
+    pattern : Tensor (B,) long or None
+        Row of the covariances of each series (None: P is 1 or B). With expected parameters,
+        patterns are split further where series of one pattern end at different steps.
     excess : ChainExcess or None
         What expected parameters added; None for plug-in ones.
     layout : SeriesLayout
         Inner arrangement of the series.
-    n_series : int
-        B.
+    n_series, n_steps : int
+        B, T.
     potentials : Tensor (B, T, D)
         Linear potentials as given.
-    means : Means
-        Where the means come from when they are asked for.
+    moments : Moments
+        Where the moments come from.
     grad_enabled : bool
-        Whether gradients were recorded when the filter ran; the means follow suit.
+        Whether gradients were recorded when the filter ran; the moments follow suit.
     """
 
-    filtered_covariance: Tensor
-    predicted_covariance: Tensor
     pattern: Tensor | None
-    precision: Tensor
-    residual_log_det: Tensor
-    drift: Tensor
     excess: ChainExcess | None
     layout: SeriesLayout
-    n_series: int
     potentials: Tensor = field(repr=False)
-    means: Means = field(repr=False)
+    moments: Moments = field(repr=False)
     # A value first read under no_grad must not lose the gradient of later readers.
     grad_enabled: bool = field(default_factory=torch.is_grad_enabled, repr=False)
+
+    @property
+    def n_series(self) -> int:
+        """B."""
+        return int(self.potentials.shape[0])
+
+    @property
+    def n_steps(self) -> int:
+        """T."""
+        return int(self.potentials.shape[1])
 
     @cached_property
     def filtered_mean(self) -> Tensor:
         """E[z_t | potentials up to t], (B, T, D)."""
         with torch.set_grad_enabled(self.grad_enabled):
-            return self.means.filtered()
+            return self.moments.filtered()
 
     def mean_at(self, at: Tensor) -> Tensor:
         """Pick the filtered mean at one step of each series, ``at (B,)`` -> ``(B, D)``."""
-        return self.means.filtered_at(at)
+        return self.moments.filtered_at(at)
 
     @cached_property
     def predicted_mean(self) -> Tensor:
         """E[z_t | potentials before t], (B, T, D)."""
         with torch.set_grad_enabled(self.grad_enabled):
-            return self.means.predicted()
+            return self.moments.predicted()
+
+    @cached_property
+    def filtered_covariance(self) -> Tensor:
+        """Cov[z_t | potentials up to t], (P, T, G, K, K)."""
+        with torch.set_grad_enabled(self.grad_enabled):
+            return self.moments.filtered_covariance()
+
+    @cached_property
+    def predicted_covariance(self) -> Tensor:
+        """Cov[z_t | potentials before t], (P, T, G, K, K)."""
+        with torch.set_grad_enabled(self.grad_enabled):
+            return self.moments.predicted_covariance()
+
+    @cached_property
+    def precision(self) -> Tensor:
+        """Return the precision really applied, (P, T, G, K, K)."""
+        with torch.set_grad_enabled(self.grad_enabled):
+            return self.moments.total_precision()
 
     @cached_property
     def linear(self) -> Tensor:
@@ -164,8 +192,8 @@ class FilterResult:
     def log_normalizer(self) -> Tensor:
         """Log of the integral of p(z) times all potentials, (B,)."""
         with torch.set_grad_enabled(self.grad_enabled):
-            log_det = self.residual_log_det.sum(dim=(1, 2))
-            total = self.means.normalizer() - 0.5 * per_series(log_det, self.pattern, self.n_series)
+            log_det = per_series(self.moments.log_det(), self.pattern, self.n_series)
+            total = self.moments.normalizer() - 0.5 * log_det
             return total if self.excess is None else total + self.excess.constant
 
 
@@ -202,7 +230,7 @@ def final_state(filtered: FilterResult, lengths: Tensor | None = None) -> StateA
     StateAt
         ``mean (B, D)`` and ``covariance (1, G, K, K)`` if all share it, else ``(B, G, K, K)``.
     """
-    n_series, steps = filtered.n_series, filtered.filtered_covariance.shape[1]
+    n_series, steps = filtered.n_series, filtered.n_steps
     if lengths is None or bool((lengths == steps).all()):
         last = filtered.filtered_covariance[:, -1]
         if last.shape[0] != 1:

@@ -35,19 +35,13 @@ import torch
 from torch import Tensor
 
 from tsvae.lds.components import LARGEST
-from tsvae.lds.filter_result import Chain, ChainExcess, FilterResult
-from tsvae.lds.layout import (
-    SeriesLayout,
-    covariances_out,
-    matrices_out,
-    repeat_groups,
-    series_layout,
-)
-from tsvae.lds.linalg import identity_like
+from tsvae.lds.filter_result import Chain, ChainExcess, FilterResult, Moments
+from tsvae.lds.joint_pass import run_joint
+from tsvae.lds.layout import series_layout
 from tsvae.lds.parameters import LDSParameters
 from tsvae.lds.passes import run_grouped
 from tsvae.lds.potentials import Potentials, block_precision
-from tsvae.lds.scans import affine_scan, covariance_recursion
+from tsvae.lds.stepwise_pass import run_stepwise
 
 
 def filter_states(
@@ -103,102 +97,14 @@ def filter_states(
     chain = _with_excess(params, potentials, precision, inputs, lengths)
     n_series = chain.linear.shape[0]
     layout = series_layout(n_series, chain.precision.shape[0], chain.pattern, groups, size)
-    run = _run_planes if size <= LARGEST else _run_general
-    return run(params, chain, drift, layout)
-
-
-def _run_planes(
-    params: LDSParameters, chain: Chain, drift: Tensor, layout: SeriesLayout
-) -> FilterResult:
-    grouped = run_grouped(params, chain, drift, layout)
-    covariances = grouped.covariances
-    return FilterResult(
-        filtered_covariance=matrices_out(covariances.filtered),
-        predicted_covariance=matrices_out(covariances.predicted),
-        pattern=chain.pattern,
-        precision=matrices_out(grouped.precision),
-        residual_log_det=covariances.log_det.squeeze(-2).transpose(0, 1),
-        drift=drift,
-        excess=chain.excess,
-        layout=layout,
-        n_series=chain.linear.shape[0],
-        potentials=chain.linear,
-        means=grouped,
-    )
-
-
-class _GeneralMeans(NamedTuple):
-    """Means ``(T, N, R, K)`` and what their normaliser needs, in the inner layout."""
-
-    layout: SeriesLayout
-    after: Tensor
-    before: Tensor
-    potentials: Tensor
-    precision: Tensor
-    gain: Tensor
-
-    def filtered(self) -> Tensor:
-        return self.layout.states_out(self.after)
-
-    def filtered_at(self, at: Tensor) -> Tensor:
-        return self.filtered()[torch.arange(len(at), device=at.device), at]
-
-    def predicted(self) -> Tensor:
-        return self.layout.states_out(self.before)
-
-    def normalizer(self) -> Tensor:
-        pull = self.before @ self.precision
-        residual = self.potentials - pull
-        quadratic = (self.before * (self.potentials - 0.5 * pull)).sum(-1)
-        quadratic = quadratic + 0.5 * (residual * (residual @ self.gain)).sum(-1)
-        return self.layout.series_sums(quadratic)
-
-
-def _run_general(
-    params: LDSParameters, chain: Chain, drift: Tensor, layout: SeriesLayout
-) -> FilterResult:
-    groups, n_series = params.n_groups, chain.linear.shape[0]
-    precisions = block_precision(chain.precision, groups, params.group_size)
-    applied = chain.linear
-    if chain.excess is not None:
-        assert params.excess is not None
-        weight = params.excess.precision[:, : params.group_size, : params.group_size]
-        precisions = precisions + chain.excess.followed[:, :, None, None, None] * weight
-        applied = applied + chain.excess.shift(chain.pattern, n_series)
-    n_patterns = precisions.shape[0]
-    covariance = covariance_recursion(
-        repeat_groups(params.transition_matrix, n_patterns),
-        repeat_groups(params.noise_covariance, n_patterns),
-        repeat_groups(params.initial_covariance, n_patterns),
-        precisions.permute(1, 2, 0, 3, 4).flatten(1, 2),
-    )
-    predicted_covariance = covariances_out(covariance.predicted, groups)
-    filtered_covariance = covariances_out(covariance.filtered, groups)
-
-    gain = layout.covariances_in(filtered_covariance)
-    precision = layout.covariances_in(precisions)
-    linear = layout.states_in(applied)
-    shifts = layout.states_in(drift.expand_as(applied))
-    a = repeat_groups(params.transition_matrix, layout.n_patterns)
-    start = repeat_groups(params.initial_mean, layout.n_patterns).unsqueeze(1)
-    shifts = torch.cat((start.expand_as(shifts[:1]), shifts[1:]))
-    keep = identity_like(gain) - gain @ precision
-    # Row vectors: S h is h @ S (symmetric), J c is c @ J'.
-    filtered = affine_scan(keep @ a, shifts @ keep.mT + linear @ gain)
-    predicted = torch.cat((shifts[:1], filtered[:-1] @ a.mT + shifts[1:]))
-    return FilterResult(
-        filtered_covariance=filtered_covariance,
-        predicted_covariance=predicted_covariance,
-        pattern=chain.pattern,
-        precision=precisions,
-        residual_log_det=covariance.log_det.unflatten(1, (groups, -1)).permute(2, 0, 1),
-        drift=drift,
-        excess=chain.excess,
-        layout=layout,
-        n_series=n_series,
-        potentials=chain.linear,
-        means=_GeneralMeans(layout, filtered, predicted, linear, precision, gain),
-    )
+    moments: Moments | None
+    if size <= LARGEST:
+        moments = run_grouped(params, chain, drift, layout)
+    else:
+        moments = run_joint(params, chain, drift, layout)
+        if moments is None:
+            moments = run_stepwise(params, chain, drift, layout)
+    return FilterResult(chain.pattern, chain.excess, layout, potentials.linear, moments)
 
 
 def state_drift(params: LDSParameters, steps: int, inputs: Tensor | None) -> Tensor:

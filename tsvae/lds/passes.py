@@ -25,7 +25,7 @@ from tsvae.lds.grouped_means import (
     smooth_means,
 )
 from tsvae.lds.grouped_sums import log_normalizers, quadratic_sums
-from tsvae.lds.layout import SeriesLayout, matrix_planes_view, to_planes
+from tsvae.lds.layout import SeriesLayout, matrices_out, matrix_planes_view, to_planes
 from tsvae.lds.parameters import LDSParameters
 
 
@@ -106,6 +106,22 @@ class GroupedPass:
         rows = self.layout.rows
         picked = self._filtered_planes[:, at, slots // rows, slots % rows]
         return picked.permute(1, 2, 0).flatten(1)
+
+    def filtered_covariance(self) -> Tensor:
+        """Cov[z_t | potentials up to t], (P, T, G, K, K)."""
+        return matrices_out(self.covariances.filtered)
+
+    def predicted_covariance(self) -> Tensor:
+        """Cov[z_t | potentials before t], (P, T, G, K, K)."""
+        return matrices_out(self.covariances.predicted)
+
+    def total_precision(self) -> Tensor:
+        """Precision really applied, (P, T, G, K, K)."""
+        return matrices_out(self.precision)
+
+    def log_det(self) -> Tensor:
+        """Sum of log |I + P_t Lambda_t| over steps and groups, (P,)."""
+        return self.covariances.log_det.sum((0, 2, 3))
 
     def normalizer(self) -> Tensor:
         """Log-normaliser less the log-determinants and the excess, (B,)."""

@@ -42,45 +42,73 @@ from tsvae.lds.linalg import (
     semidefinite_factor,
     symmetrize,
 )
+from tsvae.lds.steady import Settling, constant_affine, equal_runs, mirrored
 
 
-def _affine_loop(matrices: Tensor, constants: Tensor, reverse: bool) -> Tensor:
-    """Row form m_t = m_prev @ matrices_t + constants_t; the first visited step has no past."""
+# Numbers that one step of an affine recursion touches, below which chunks of steps beat the loop.
+CHUNKED_BELOW = 8192
+
+
+def affine_loop(matrices: Tensor, constants: Tensor, reverse: bool) -> Tensor:
+    """Row form ``m_t = m_prev @ matrices_t + constants_t``, without gradient.
+
+    The first visited step has no past. Shapes as in ``affine_scan``; over runs of equal matrices
+    the recursion is taken by chunks where a step alone is too small to keep a processor busy.
+    """
     out = torch.empty_like(constants, memory_format=torch.contiguous_format)
-    steps = list(zip(matrices.unbind(0), constants.unbind(0), out.unbind(0), strict=True))
+    n_steps, n, rows, size = constants.shape
+    runs = equal_runs(matrices) if n * rows * size * size <= CHUNKED_BELOW else []
     if reverse:
-        steps.reverse()
-    if not steps:
-        return out
-    _, constant, state = steps[0]
-    state.copy_(constant)
-    for matrix, constant, target in steps[1:]:
-        torch.baddbmm(constant, state, matrix, out=target)
-        state = target
+        runs = mirrored(runs, n_steps)
+    jumps = {max(run.start, 1): run for run in runs}
+    moves = range(n_steps)[:: -1 if reverse else 1]
+    matrix, constant, target = matrices.unbind(0), constants.unbind(0), out.unbind(0)
+    step = 0
+    while step < n_steps:
+        now = moves[step]
+        if step == 0:
+            target[now].copy_(constant[now])
+        elif step in jumps:
+            end = jumps[step].stop
+            block = slice(step, end) if not reverse else slice(n_steps - end, n_steps - step)
+            given = constants[block].flip(0) if reverse else constants[block]
+            found = constant_affine(matrix[now], given, target[moves[step - 1]])
+            out[block].copy_(found.flip(0) if reverse else found)
+            step = end
+            continue
+        else:
+            torch.baddbmm(constant[now], target[moves[step - 1]], matrix[now], out=target[now])
+        step += 1
     return out
 
 
-def _congruence_loop(matrices: Tensor, constants: Tensor, reverse: bool) -> Tensor:
-    """X_t = F_t X_prev F_t' + C_t; the first visited step has no past."""
+def congruence_loop(matrices: Tensor, constants: Tensor, reverse: bool) -> Tensor:
+    """``X_t = F_t X_prev F_t' + C_t``, without gradient; the first visited step has no past.
+
+    Where F and C stay the same, the recursion ends when it has settled and the rest is filled in.
+    """
     out = torch.empty_like(constants, memory_format=torch.contiguous_format)
-    steps = list(
-        zip(
-            matrices.unbind(0),
-            matrices.mT.unbind(0),
-            constants.unbind(0),
-            out.unbind(0),
-            strict=True,
-        )
-    )
-    if reverse:
-        steps.reverse()
-    if not steps:
-        return out
-    _, _, constant, state = steps[0]
-    state.copy_(constant)
-    for matrix, transposed, constant, target in steps[1:]:
-        torch.baddbmm(constant, torch.bmm(matrix, state), transposed, out=target)
-        state = target
+    n_steps = constants.shape[0]
+    runs = equal_runs(matrices, constants)
+    settling = Settling(mirrored(runs, n_steps) if reverse else runs, constants.dtype)
+    moves = range(n_steps)[:: -1 if reverse else 1]
+    links = list(zip(matrices.unbind(0), matrices.mT.unbind(0), strict=True))
+    constant, target = constants.unbind(0), out.unbind(0)
+    step = 0
+    while step < n_steps:
+        now = moves[step]
+        if step == 0:
+            target[now].copy_(constant[now])
+        else:
+            matrix, transposed = links[now]
+            half = torch.bmm(matrix, target[moves[step - 1]])
+            torch.baddbmm(constant[now], half, transposed, out=target[now])
+        step += 1
+        end = settling.stop(step - 1, target[now]) if runs else None
+        if end is not None:
+            rest = slice(step, end) if not reverse else slice(n_steps - end, n_steps - step)
+            out[rest] = target[now]
+            step = end
     return out
 
 
@@ -95,7 +123,7 @@ def _towards_past(sequence: Tensor, reverse: bool) -> Tensor:
 class _AffineScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrices: Tensor, constants: Tensor, reverse: bool) -> Tensor:
-        states = _affine_loop(matrices.mT, constants, reverse)
+        states = affine_loop(matrices.mT, constants, reverse)
         ctx.reverse = reverse
         ctx.save_for_backward(matrices, states)
         return states
@@ -106,7 +134,7 @@ class _AffineScan(torch.autograd.Function):
         matrices, states = ctx.saved_tensors
         # The adjoint runs the other way and uses the matrix of the step it comes from.
         shifted = _towards_past(matrices, not ctx.reverse)
-        adjoint = _affine_loop(shifted, grad, not ctx.reverse)
+        adjoint = affine_loop(shifted, grad, not ctx.reverse)
         grad_matrices = None
         if ctx.needs_input_grad[0]:
             grad_matrices = adjoint.mT @ _towards_past(states, ctx.reverse)
@@ -116,7 +144,7 @@ class _AffineScan(torch.autograd.Function):
 class _CongruenceScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrices: Tensor, constants: Tensor, reverse: bool) -> Tensor:
-        states = _congruence_loop(matrices, constants, reverse)
+        states = congruence_loop(matrices, constants, reverse)
         ctx.reverse = reverse
         ctx.save_for_backward(matrices, states)
         return states
@@ -126,7 +154,7 @@ class _CongruenceScan(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
         matrices, states = ctx.saved_tensors
         shifted = _towards_past(matrices, not ctx.reverse).mT
-        adjoint = _congruence_loop(shifted, grad, not ctx.reverse)
+        adjoint = congruence_loop(shifted, grad, not ctx.reverse)
         grad_matrices = None
         if ctx.needs_input_grad[0]:
             past = _towards_past(states, ctx.reverse)
@@ -309,7 +337,7 @@ class _Riccati(torch.autograd.Function):
         constant = symmetrize(grad_filtered)
         constant = torch.cat((constant[:-1] + from_next, constant[-1:]))
         chain = _towards_past(keep @ a, reverse=True).mT
-        adjoint = _congruence_loop(chain, constant, reverse=True)
+        adjoint = congruence_loop(chain, constant, reverse=True)
         total = into_predicted + keep.mT @ adjoint @ keep
         grad_precision = weight * filtered - filtered @ adjoint @ filtered
         grad_transition = 2.0 * (total[1:] @ a @ filtered[:-1]).sum(0)

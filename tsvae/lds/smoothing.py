@@ -26,6 +26,7 @@ from torch import Tensor
 from tsvae.lds.filter_result import FilterResult, per_series
 from tsvae.lds.grouped_covariances import smooth_covariances
 from tsvae.lds.grouped_means import GroupedSmoothed
+from tsvae.lds.joint_pass import JointPass
 from tsvae.lds.layout import covariances_out, matrices_out, matrix_planes_view, repeat_groups
 from tsvae.lds.linalg import identity_like, solve_positive, symmetrize
 from tsvae.lds.parameters import LDSParameters
@@ -86,6 +87,8 @@ def backward_conditionals(params: LDSParameters, filtered: FilterResult) -> Back
     -------
     BackwardConditionals
     """
+    if isinstance(filtered.moments, JointPass):
+        return BackwardConditionals(*filtered.moments.conditionals())
     layout = filtered.layout
     n_patterns = filtered.filtered_covariance.shape[0]
     a = repeat_groups(params.transition_matrix, n_patterns)
@@ -128,9 +131,11 @@ def smooth(
     ----------
     Rauch, Tung & Striebel 1965; Joseph's form as in Bucy & Joseph 1968.
     """
-    grouped = filtered.means
-    if conditionals is None and isinstance(grouped, GroupedPass):
-        return _smooth_planes(filtered, grouped)
+    moments = filtered.moments
+    if conditionals is None and isinstance(moments, GroupedPass):
+        return _smooth_planes(filtered, moments)
+    if conditionals is None and isinstance(moments, JointPass):
+        return _smooth_joint(filtered, moments)
     if conditionals is None:
         conditionals = backward_conditionals(params, filtered)
     layout = filtered.layout
@@ -142,6 +147,16 @@ def smooth(
         smoothed_mean=layout.states_out(mean),
         smoothed_covariance=covariances_out(covariance, params.n_groups),
         cross_covariance=covariances_out(cross, params.n_groups),
+        pattern=filtered.pattern,
+    )
+
+
+def _smooth_joint(filtered: FilterResult, joint: JointPass) -> SmootherResult:
+    covariance, groups = joint.smoothed_covariance(), filtered.layout.n_groups
+    return SmootherResult(
+        smoothed_mean=filtered.layout.states_out(joint.smoothed),
+        smoothed_covariance=covariances_out(covariance, groups),
+        cross_covariance=covariances_out(joint.elimination.gain[:-1] @ covariance[1:], groups),
         pattern=filtered.pattern,
     )
 
@@ -252,8 +267,10 @@ def local_kl(params: LDSParameters, filtered: FilterResult, smoothed: SmootherRe
     Tensor (B,)
         Non-negative for plug-in parameters, up to rounding.
     """
-    if smoothed.planes is not None and isinstance(filtered.means, GroupedPass):
-        return _local_kl_planes(filtered, filtered.means, smoothed)
+    if smoothed.planes is not None and isinstance(filtered.moments, GroupedPass):
+        return _local_kl_planes(filtered, filtered.moments, smoothed)
+    if isinstance(filtered.moments, JointPass):
+        return _local_kl_joint(filtered, filtered.moments, smoothed)
     layout = filtered.layout
     updated = layout.states_in(filtered.filtered_mean)
     update = updated - layout.states_in(filtered.predicted_mean)
@@ -264,7 +281,7 @@ def local_kl(params: LDSParameters, filtered: FilterResult, smoothed: SmootherRe
     terms = (whitened * (0.5 * update + correction)).sum(-1)
     terms = terms - 0.5 * (correction * (correction @ precision)).sum(-1)
     spread = (filtered.precision * smoothed.smoothed_covariance).sum(dim=(1, 2, 3, 4))
-    shared = 0.5 * (filtered.residual_log_det.sum(dim=(1, 2)) - spread)
+    shared = 0.5 * (filtered.moments.log_det() - spread)
     kl = layout.series_sums(terms) + per_series(shared, filtered.pattern, filtered.n_series)
     return kl + _excess_cost(params, filtered, smoothed)
 
@@ -275,13 +292,25 @@ def _local_kl_planes(
     assert smoothed.planes is not None
     # The excess is in Lambda and its expectation is added back: only the potentials' own remains.
     spread = grouped.potential_spread(matrix_planes_view(smoothed.smoothed_covariance))
-    shared = 0.5 * (filtered.residual_log_det.sum(dim=(1, 2)) - spread)
+    shared = 0.5 * (grouped.log_det() - spread)
     kl = filtered.layout.slot_values(grouped.disturbance_energy(smoothed.planes))
     kl = kl + per_series(shared, filtered.pattern, filtered.n_series)
     if filtered.excess is None:
         return kl
     cost = filtered.layout.slot_values(grouped.excess_cost(smoothed.planes))
     return kl + cost - filtered.excess.constant
+
+
+def _local_kl_joint(
+    filtered: FilterResult, joint: JointPass, smoothed: SmootherResult
+) -> Tensor:
+    # As for planes: the excess and its expectation cancel but for the means' part.
+    covariance = smoothed.smoothed_covariance.permute(1, 2, 0, 3, 4).flatten(1, 2)
+    shared = 0.5 * (joint.log_det() - joint.potential_spread(covariance))
+    kl = joint.disturbance_energy() + per_series(shared, filtered.pattern, filtered.n_series)
+    if filtered.excess is None:
+        return kl
+    return kl + joint.excess_cost() - filtered.excess.constant
 
 
 def _excess_cost(params: LDSParameters, filtered: FilterResult, smoothed: SmootherResult) -> Tensor:

@@ -1,0 +1,150 @@
+r"""Means and samples of groups larger than two: linear systems in the joint precision.
+
+Deviations :math:`\delta = z - m` from the prior's mean path m solve
+:math:`H\bar\delta = r` with :math:`r_t = h_t - (\Lambda_t + f_t W) m_t` (module
+``joint_covariances``), by substitution,
+
+.. math::
+    y_t = r_t + G_{t-1}' y_{t-1}, \qquad \bar\delta_t = M_t^{-1} y_t + G_t \bar\delta_{t+1}.
+
+The filtered mean is :math:`m_t + (\Omega_t + \Lambda_t + f_t W)^{-1} y_t`.
+
+**Samples** (perturb and optimise; Papandreou & Yuille 2010, for state-space models Durbin & Koopman
+2002): with :math:`\eta \sim N(0, H)`, :math:`H^{-1}(r + \eta)` is a draw of :math:`\delta`, and such
+an :math:`\eta` is a sum over the factors of q, here :math:`U\epsilon_t` at step t and
+:math:`-A'U\epsilon_t` at the step before it with :math:`UU' = Q^{-1}`, and a root of every
+potential. Nothing but means depends on the noise.
+
+**Gradients.** :math:`d\bar\delta = H^{-1}(dr - dH\,\bar\delta)`: one more solve, and outer products.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tsvae.lds.joint_covariances import Elimination, JointPrecision
+from tsvae.lds.linalg import safe_cholesky, symmetrize
+from tsvae.lds.scans import affine_loop
+
+
+def solve(precision: JointPrecision, elimination: Elimination, right: Tensor) -> Tensor:
+    """Solve ``H x = right`` for rows ``(T, N, R, K)``; differentiable in H and ``right``."""
+    solution: Tensor = _Solve.apply(  # type: ignore[no-untyped-call]
+        elimination.conditional.detach(), elimination.gain.detach(), right, *precision
+    )
+    return solution
+
+
+def _substitute(conditional: Tensor, gain: Tensor, right: Tensor) -> Tensor:
+    # Row vectors: G'y is y @ G, and G d is d @ G'.
+    links = torch.cat((torch.zeros_like(gain[:1]), gain[:-1]))
+    forward = affine_loop(links, right, False)
+    return affine_loop(gain.mT, forward @ conditional, True)
+
+
+class _Solve(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, conditional: Tensor, gain: Tensor, right: Tensor, *blocks: Tensor
+    ) -> Tensor:
+        solution = _substitute(conditional, gain, right)
+        followed, potential = blocks[-2:]
+        ctx.save_for_backward(conditional, gain, solution, followed)
+        ctx.diagonal, ctx.groups = potential.ndim == 3, blocks[0].shape[0]
+        return solution
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        conditional, gain, solution, followed = ctx.saved_tensors
+        back = _substitute(conditional, gain, grad)
+        if not any(ctx.needs_input_grad[3:]):
+            return None, None, back, *([None] * 7)
+        if ctx.diagonal:
+            potential = (back * solution).sum(2).neg_()
+        else:
+            potential = symmetrize(back.mT @ solution).neg_()
+
+        def outer(left: Tensor, right: Tensor) -> Tensor:
+            """Sum of outer products of rows, per group."""
+            one, two = (x.unflatten(1, (ctx.groups, -1)).transpose(1, 0) for x in (left, right))
+            product = one.flatten(1, 3).mT @ two.flatten(1, 3)
+            return product.double()
+
+        first, last = outer(back[:1], solution[:1]), outer(back[-1:], solution[-1:])
+        every = outer(back, solution)
+        inside = outer(back * followed.to(back.dtype)[..., None, None], solution)
+        coupling = outer(back[1:], solution[:-1]) + outer(solution[1:], back[:-1])
+        return (
+            None,
+            None,
+            back,
+            -symmetrize(first),
+            -symmetrize(every - first),
+            coupling,
+            -symmetrize(every - last),
+            -symmetrize(inside),
+            None,
+            potential,
+        )
+
+
+class Noise(NamedTuple):
+    """Standard normal numbers behind samples, rows ``(T, N, R, K)``.
+
+    Attributes
+    ----------
+    transition, potential : Tensor
+    excess : Tensor or None
+        For expected parameters.
+    """
+
+    transition: Tensor
+    potential: Tensor
+    excess: Tensor | None
+
+
+def perturbation(precision: JointPrecision, transition: Tensor, noise: Noise) -> Tensor:
+    """Draw from N(0, H), for diagonal potentials; differentiable.
+
+    Parameters
+    ----------
+    precision : JointPrecision
+        With ``potential (T, N, K)``.
+    transition : Tensor (G, K, K)
+        A in float64.
+    noise : Noise
+
+    Returns
+    -------
+    Tensor (T, N, R, K)
+    """
+    groups = transition.shape[0]
+    dtype = noise.potential.dtype
+    repeats = noise.potential.shape[1] // groups
+    # Cholesky factors U of the precisions, UU' = Q^-1; rows: eps -> eps @ U'.
+    first, later = (
+        torch.linalg.cholesky(part).mT for part in (precision.initial, precision.arriving)
+    )
+    turned = (later @ transition).to(dtype).repeat_interleave(repeats, dim=0)
+    later, first = (x.to(dtype).repeat_interleave(repeats, dim=0) for x in (later, first))
+    moves = noise.transition
+    total = torch.cat((moves[:1] @ first, moves[1:] @ later))
+    total = torch.cat((total[:-1] - moves[1:] @ turned, total[-1:]))
+    total = total + noise.potential * _safe_root(precision.potential).unsqueeze(2)
+    if noise.excess is not None:
+        root = safe_cholesky(precision.excess).mT.to(dtype)
+        root = root.repeat_interleave(repeats, dim=0)
+        weight = precision.followed.to(dtype)[..., None, None]
+        total = total + weight * (noise.excess @ root)
+    return total
+
+
+def _safe_root(values: Tensor) -> Tensor:
+    """Square root with gradient 0 at 0."""
+    positive = values > 0
+    return torch.where(positive, torch.where(positive, values, 1.0).sqrt(), 0.0)

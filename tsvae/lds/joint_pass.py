@@ -1,0 +1,360 @@
+"""One pass over groups larger than two: from parameters and potentials to moments.
+
+``JointPass`` carries what the filter, the smoother, the sampler and the local KL share; filtered
+and predicted moments are worked out when they are asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tsvae.lds.filter_result import Chain
+from tsvae.lds.joint_covariances import (
+    Elimination,
+    JointPrecision,
+    eliminate,
+    smoothed_covariances,
+)
+from tsvae.lds.joint_means import Noise, perturbation, solve
+from tsvae.lds.layout import SeriesLayout, covariances_out, repeat_groups
+from tsvae.lds.linalg import inverse_positive
+from tsvae.lds.parameters import LDSParameters
+from tsvae.lds.scans import affine_scan
+
+# Q and Sigma_0 whose least pivot is a smaller share of their largest entry are left to the
+# covariance recursion, which needs no inverse of either.
+LEAST_PIVOT = 1e-8
+# Likewise where the prior's mean path, which deviations are taken from, runs away.
+LARGEST_PATH = 1e6
+
+
+@dataclass(frozen=True, eq=False)
+class JointPass:
+    """Moments of a pass, inner arrangement ``(T, N, R, K)`` with N = G * P.
+
+    Attributes
+    ----------
+    params : LDSParameters
+    layout : SeriesLayout
+    precision : JointPrecision
+        Of the P covariance patterns.
+    elimination : Elimination
+    prior_log_det : Tensor
+        log-determinant of the prior's joint precision, float64.
+    path : Tensor (T, N or G, R or 1, K)
+        Mean path of the prior.
+    drift : Tensor
+        c_t, as wide as ``path``.
+    given, linear : Tensor (T, N, R, K)
+        Linear potentials, and those with the excess.
+    """
+
+    params: LDSParameters
+    layout: SeriesLayout
+    precision: JointPrecision
+    elimination: Elimination
+    prior_log_det: Tensor
+    path: Tensor
+    drift: Tensor
+    given: Tensor
+    linear: Tensor
+
+    # -- covariances -------------------------------------------------------------------------
+
+    def log_det(self) -> Tensor:
+        """Sum of ``log |I + P_t Lambda_t|``, (P,)."""
+        own = self.elimination.log_det.unflatten(0, (self.params.n_groups, -1)).sum(0)
+        return (own - self.prior_log_det).to(self.linear.dtype)
+
+    def total_precision(self) -> Tensor:
+        """Precision really applied, (P, T, G, K, K)."""
+        return covariances_out(self._total(self.precision), self.params.n_groups)
+
+    def filtered_covariance(self) -> Tensor:
+        """Covariances given the potentials up to t, (P, T, G, K, K)."""
+        return covariances_out(self._filtered_inner, self.params.n_groups)
+
+    def predicted_covariance(self) -> Tensor:
+        """Covariances given the potentials before t, (P, T, G, K, K)."""
+        return covariances_out(inverse_positive(self.elimination.before), self.params.n_groups)
+
+    def smoothed_covariance(self) -> Tensor:
+        """Covariances given all potentials, inner arrangement (T, N, K, K)."""
+        return smoothed_covariances(self.elimination)
+
+    def potential_spread(self, covariance: Tensor) -> Tensor:
+        """``sum_t,g tr(Lambda S)`` of the potentials alone, (P,); S as smoothed_covariance."""
+        groups = self.params.n_groups
+        if self.precision.potential.ndim == 3:
+            diagonal = covariance.diagonal(dim1=-2, dim2=-1)
+            terms = (self.precision.potential * diagonal).sum((0, 2))
+        else:
+            terms = (self.precision.potential * covariance).sum((0, 2, 3))
+        return terms.unflatten(0, (groups, -1)).sum(0)
+
+    @cached_property
+    def _filtered_inner(self) -> Tensor:
+        return inverse_positive(self.elimination.before + self._total(self.precision))
+
+    def _total(self, blocks: JointPrecision) -> Tensor:
+        potential = blocks.potential
+        if potential.ndim == 3:
+            potential = torch.diag_embed(potential)
+        excess = repeat_groups(blocks.excess, potential.shape[1] // self.params.n_groups)
+        followed = blocks.followed[..., None, None].to(potential.dtype)
+        return potential + followed * excess.to(potential.dtype)
+
+    # -- means -------------------------------------------------------------------------------
+
+    @cached_property
+    def deviation(self) -> Tensor:
+        """Smoothed means less ``path``, (T, N, R, K)."""
+        return solve(self._inner, self._inner_elimination, self._right)
+
+    @cached_property
+    def smoothed(self) -> Tensor:
+        """Smoothed means, (T, N, R, K)."""
+        return self._wide(self.path) + self.deviation
+
+    def filtered(self) -> Tensor:
+        """E[z_t | potentials up to t], (B, T, D)."""
+        return self.layout.states_out(self._filtered_means)
+
+    def filtered_at(self, at: Tensor) -> Tensor:
+        """E[z_t | potentials up to t] at one step of each series, (B, D)."""
+        return self.filtered()[torch.arange(len(at), device=at.device), at]
+
+    def predicted(self) -> Tensor:
+        """E[z_t | potentials before t], (B, T, D)."""
+        filtered = self._filtered_means
+        ahead = filtered[:-1] @ self._transition.mT + self._wide(self.drift)[1:]
+        first = self._wide(self.path)[:1].expand_as(filtered[:1])
+        return self.layout.states_out(torch.cat((first, ahead)))
+
+    def normalizer(self) -> Tensor:
+        """Log-normaliser less the log-determinants and the excess, (B,).
+
+        The largest value of the exponent: by the envelope theorem its gradient needs none of the
+        maximiser's.
+        """
+        mean = self.smoothed.detach()
+        terms = (mean * (self.linear - 0.5 * self._apply(mean))).sum(-1)
+        # Residuals of the transitions see the parameters themselves.
+        energy = self._energy(mean - self._wide(self.path))
+        return self.layout.series_sums(terms - energy)
+
+    def conditionals(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Gain, covariance and offset of z_t given z_{t+1}, inner arrangement."""
+        pulled = self._pulled @ self._inner_elimination.conditional
+        path, gain = self._wide(self.path), self._inner_elimination.gain
+        ahead = torch.cat((path[1:], torch.zeros_like(path[:1])))
+        offset = path - ahead @ gain.mT + pulled
+        return self.elimination.gain, self.elimination.conditional, offset
+
+    def disturbance_energy(self) -> Tensor:
+        """Half the squared length of the smoothed deviations under the prior, (B,)."""
+        return self.layout.series_sums(self._energy(self.deviation))
+
+    def excess_cost(self) -> Tensor:
+        """Means' part of what the excess costs: ``sum_t z'Wz / 2 - s'z``, (B,)."""
+        mean = self.smoothed
+        weight = repeat_groups(self.precision.excess, self.layout.n_patterns).to(mean.dtype)
+        followed = self._inner.followed[..., None, None].to(mean.dtype)
+        shift = self.linear - self.given
+        terms = (mean * (0.5 * followed * (mean @ weight) - shift)).sum(-1)
+        return self.layout.series_sums(terms)
+
+    def sample(self, n_samples: int, generator: torch.Generator) -> Tensor:
+        """Joint samples ``(S, B, T, D)`` of all states, for diagonal potentials."""
+        shape = (*self.linear.shape[:2], self.linear.shape[2] * n_samples, self.linear.shape[3])
+        like = {"dtype": self.linear.dtype, "device": self.linear.device}
+        expected = self.params.excess is not None
+        draws = [
+            torch.randn(shape, generator=generator, **like) if wanted else None  # type: ignore[call-overload]
+            for wanted in (True, True, expected)
+        ]
+        return self.samples_from(Noise(*draws), n_samples)
+
+    def samples_from(self, noise: Noise, n_samples: int) -> Tensor:
+        """Samples made of standard normal numbers."""
+        transition = self.params.transition_matrix.double()
+        moved = perturbation(self._inner, transition, noise)
+        right = self._right.repeat_interleave(n_samples, dim=2) + moved
+        path = self._wide(self.path)
+        if path.shape[2] > 1:
+            path = path.repeat_interleave(n_samples, dim=2)
+        states = path + solve(self._inner, self._inner_elimination, right)
+        return self.layout.samples_out(states, n_samples)
+
+    @cached_property
+    def _pulled(self) -> Tensor:
+        """y, what the potentials up to t add to the information about z_t."""
+        gain = self._inner_elimination.gain
+        links = torch.cat((torch.zeros_like(gain[:1]), gain[:-1]))
+        return affine_scan(links.mT, self._right)
+
+    @cached_property
+    def _filtered_means(self) -> Tensor:
+        covariance = self._expanded(self._filtered_inner)
+        return self._wide(self.path) + self._pulled @ covariance
+
+    @cached_property
+    def _transition(self) -> Tensor:
+        return repeat_groups(self.params.transition_matrix, self.layout.n_patterns)
+
+    @cached_property
+    def _right(self) -> Tensor:
+        return self.linear - self._apply(self._wide(self.path))
+
+    def _apply(self, states: Tensor) -> Tensor:
+        """``(Lambda + f W) z`` for rows ``(T, N, 1 or R, K)``."""
+        blocks = self._inner
+        if blocks.potential.ndim == 3:
+            applied = states * blocks.potential.unsqueeze(2)
+        else:
+            applied = states @ blocks.potential
+        if self.params.excess is None:
+            return applied
+        weight = repeat_groups(blocks.excess, self.layout.n_patterns).to(states.dtype)
+        return applied + blocks.followed[..., None, None].to(states.dtype) * (states @ weight)
+
+    def _energy(self, deviation: Tensor) -> Tensor:
+        """Half of ``d_0'S_0^-1 d_0 + sum_t e_t'Q^-1 e_t``, e the disturbances; (T, N, R)."""
+        initial, arriving = (
+            repeat_groups(part, self.layout.n_patterns).to(deviation.dtype)
+            for part in (self.precision.initial, self.precision.arriving)
+        )
+        moves = deviation[1:] - deviation[:-1] @ self._transition.mT
+        first = deviation[:1]
+        return 0.5 * torch.cat(((first * (first @ initial)), moves * (moves @ arriving))).sum(-1)
+
+    # -- arrangement -------------------------------------------------------------------------
+
+    def _wide(self, values: Tensor) -> Tensor:
+        """Per-group rows ``(T, G, 1, K)`` for every pattern; others as they are."""
+        n = self.linear.shape[1]
+        if values.shape[1] == n:
+            return values
+        return values.repeat_interleave(n // values.shape[1], dim=1)
+
+    def _expanded(self, values: Tensor) -> Tensor:
+        if self.layout.expand is None:
+            return values
+        split = values.unflatten(1, (self.params.n_groups, -1))
+        return split.index_select(2, self.layout.expand).flatten(1, 2)
+
+    @cached_property
+    def _inner(self) -> JointPrecision:
+        blocks = self.precision
+        return blocks._replace(
+            followed=self._expanded(blocks.followed), potential=self._expanded(blocks.potential)
+        )
+
+    @cached_property
+    def _inner_elimination(self) -> Elimination:
+        if self.layout.expand is None:
+            return self.elimination
+        found = self.elimination
+        return found._replace(
+            conditional=self._expanded(found.conditional), gain=self._expanded(found.gain)
+        )
+
+
+def run_joint(
+    params: LDSParameters, chain: Chain, drift: Tensor, layout: SeriesLayout
+) -> JointPass | None:
+    """Eliminate, and prepare means.
+
+    Parameters
+    ----------
+    params : LDSParameters
+    chain : Chain
+        Potentials and excess.
+    drift : Tensor (B or 1, T, D)
+    layout : SeriesLayout
+
+    Returns
+    -------
+    JointPass or None
+        None if a covariance is too close to singular, or the prior's mean path runs away.
+    """
+    prior = _prior_precisions(params, chain.linear.shape[1])
+    if prior is None:
+        return None
+    path, moves = _prior_path(params, drift, layout)
+    if not bool(path.detach().abs().amax() <= LARGEST_PATH):
+        return None
+    given = layout.states_in(chain.linear)
+    linear, size = given, params.group_size
+    excess, followed = None, chain.precision.new_zeros(1, chain.linear.shape[1])
+    if chain.excess is not None:
+        assert params.excess is not None
+        excess = params.excess.precision[:, :size, :size].double()
+        followed = chain.excess.followed
+        linear = layout.states_in(chain.linear + chain.excess.shift(chain.pattern, len(chain.linear)))
+    n_patterns = chain.precision.shape[0]
+    precision = JointPrecision(
+        *prior.blocks,
+        excess=torch.zeros_like(prior.blocks[0]) if excess is None else excess,
+        followed=followed.mT.expand(-1, n_patterns).repeat(1, params.n_groups),
+        potential=_potential_in(chain.precision, params),
+    )
+    elimination = eliminate(precision)
+    return JointPass(
+        params, layout, precision, elimination, prior.log_det, path, moves, given, linear
+    )
+
+
+class _Prior(NamedTuple):
+    """Initial, arriving, coupling, leaving blocks, and the log-determinant of all."""
+
+    blocks: tuple[Tensor, Tensor, Tensor, Tensor]
+    log_det: Tensor
+
+
+def _prior_precisions(params: LDSParameters, n_steps: int) -> _Prior | None:
+    wide = torch.stack((params.initial_covariance, params.noise_covariance)).double()
+    root, failed = torch.linalg.cholesky_ex(wide)
+    pivots = root.diagonal(dim1=-2, dim2=-1)
+    largest = wide.detach().abs().amax((-2, -1))
+    sound = (failed == 0) & (pivots.detach().square().amin(-1) >= LEAST_PIVOT * largest)
+    if not bool(sound.all()):
+        return None
+    initial, arriving = torch.cholesky_inverse(root).unbind(0)
+    first, later = 2.0 * pivots.log().sum((1, 2))
+    a = params.transition_matrix.double()
+    coupling = arriving @ a
+    leaving = a.mT @ coupling
+    return _Prior(
+        (initial, arriving, coupling, leaving), -(first + (n_steps - 1) * later)
+    )
+
+
+def _prior_path(
+    params: LDSParameters, drift: Tensor, layout: SeriesLayout
+) -> tuple[Tensor, Tensor]:
+    """Mean path of the prior and the drift, per group or per series."""
+    groups, size = params.n_groups, params.group_size
+    if drift.shape[0] == 1:
+        moves = drift[0].unflatten(1, (groups, 1, size))
+        start, a = params.initial_mean.unsqueeze(1), params.transition_matrix
+    else:
+        moves = layout.states_in(drift)
+        start = repeat_groups(params.initial_mean, layout.n_patterns).unsqueeze(1)
+        a = repeat_groups(params.transition_matrix, layout.n_patterns)
+    constants = torch.cat((start.expand_as(moves[:1]), moves[1:]))
+    return affine_scan(a.expand(len(moves), *a.shape), constants), moves
+
+
+def _potential_in(precision: Tensor, params: LDSParameters) -> Tensor:
+    """``(P, T, D)`` -> ``(T, N, K)``; blocks -> ``(T, N, K, K)``."""
+    groups, size = params.n_groups, params.group_size
+    if precision.ndim == 3:
+        split = precision.unflatten(2, (groups, size)).permute(1, 2, 0, 3)
+        return split.flatten(1, 2)
+    return precision.permute(1, 2, 0, 3, 4).flatten(1, 2)
