@@ -113,10 +113,9 @@ def race(
     most: int = 50,
 ) -> dict[str, Times]:
     """Let competitors take turns for about `budget` seconds after one warm-up call each."""
-    warm = {name: clock(function) for name, function in competitors.items()}
-    second = {name: clock(function) for name, function in competitors.items()}
-    round_ms = sum(times.wall_ms for times in second.values())
-    del warm
+    for function in competitors.values():
+        function()
+    round_ms = sum(clock(function).wall_ms for function in competitors.values())
     rounds = int(min(most, max(fewest, 1000 * budget / round_ms)))
     found = {name: Times([], []) for name in competitors}
     names = list(competitors)

@@ -80,7 +80,7 @@ def main() -> int:
                 results=part.results,
             )
             print("Wrote " + " and ".join(map(str, written)) + "\n")
-    return 0 if kept else 1
+    return 0 if kept or options.quick else 1
 
 
 if __name__ == "__main__":
