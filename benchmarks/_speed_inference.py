@@ -148,8 +148,8 @@ def _contest(contest: Contest, shape: Shape, options: Options) -> Row:
         differences[name] = max(relative_difference(a, b) for a, b in pairs)
         if not differences[name] < TOLERANCE:
             raise SystemExit(
-                f"error: {name} and ours differ by {differences[name]:.2g} at {shape}; a difference "
-                f"below {TOLERANCE:g} of the largest entry is expected."
+                f"error: {name} and ours differ by {differences[name]:.2g} at {shape}; expected less "
+                f"than {TOLERANCE:g} of the largest entry."
             )
     return Row(shape, race(contest, budget=options.budget), differences)
 
@@ -220,7 +220,7 @@ def _notes(options: Options) -> str:
     absent = peers.missing()
     clock = "process CPU" if options.threads == 1 else "wall"
     return (
-        f"Dense random stable transition; the same potentials for every competitor, as observations "
+        "Dense random stable transition; the same potentials for every competitor, as observations "
         f"of the state. {options.threads} thread(s) each, in turns in one process; ratios are "
         f"medians within rounds, of {clock} time. 'Difference' is the largest between the results, "
         "over the largest entry. Without 'own precisions' all series and steps share theirs. "

@@ -111,14 +111,12 @@ def constant(problem: Problem) -> float:
 
 
 def leaves_of(problem: Problem) -> list[Tensor]:
-    """Transition, noise, linear and precision as leaves of a graph; precisions per series."""
-    precision = problem.precision.expand_as(problem.linear).contiguous()
-    tensors = (problem.transition, problem.noise, problem.linear, precision)
-    return [tensor.detach().clone().requires_grad_() for tensor in tensors]
+    """Transition, noise, linear and precision as leaves of a graph."""
+    return [tensor.detach().clone().requires_grad_() for tensor in problem[1:]]
 
 
 def our_training_pass(leaves: list[Tensor], generator: torch.Generator) -> list[Tensor]:
-    """What a training step of the structured VAE asks of inference, forward and backward."""
+    """Do what a training step of the structured VAE asks of inference, forward and backward."""
     transition, noise, linear, precision = leaves
     params = lds.make_parameters(transition, noise)
     filtered = lds.filter_states(params, lds.Potentials(linear, precision))

@@ -77,6 +77,9 @@ class Times(NamedTuple):
     def cpu_ms(self) -> float:
         return statistics.median(self.cpu)
 
+    def judged_ms(self, threads: int) -> float:
+        return self.cpu_ms if threads == 1 else self.wall_ms
+
     def summary(self) -> dict[str, float]:
         return {
             "wall_ms": self.wall_ms,
