@@ -148,8 +148,8 @@ def _contest(contest: Contest, shape: Shape, options: Options) -> Row:
         differences[name] = max(relative_difference(a, b) for a, b in pairs)
         if not differences[name] < TOLERANCE:
             raise SystemExit(
-                f"error: {name} and ours differ by {differences[name]:.2g} at {shape}; expected less "
-                f"than {TOLERANCE:g} of the largest entry."
+                f"error: {name} and ours differ by {differences[name]:.2g} of the largest entry at "
+                f"{shape}; expected less than {TOLERANCE:g}."
             )
     return Row(shape, race(contest, budget=options.budget), differences)
 

@@ -217,7 +217,6 @@ def run_steps(options: Options) -> Part:
     settings = QUICK_SETTINGS if options.quick else SETTINGS
     rows = [row for s in settings for share in MISSING for row in measure(s, share, options)]
     loops = [_loop_row(s, options) for s in settings]
-    clock = "process CPU" if options.threads == 1 else "wall"
     holds = all(row.ratio.judged(options.threads) <= row.limit for row in rows)
     return Part(
         title="A training step: structured over plain",
@@ -244,12 +243,12 @@ def _notes(options: Options) -> str:
         "Encoder 4 x 128 and decoder 4 x 256 units, GELU, residual connections, float32; forward, "
         "backward and update inside the training loop; the evidence lower bound with one sample. "
         "The plain VAE has the same networks, likelihood, optimizer and loop. Entries are missing "
-        f"at random, differently in each series. {options.threads} thread(s), models in turns of a "
-        f"few steps; limits apply to the median over the turns of the ratio of {clock} times. First "
-        "steps include the start of the fit. The times of the JAX implementation were taken "
+        f"at random, differently in each series. {options.threads} thread(s), models in turns of "
+        f"a few steps; limits apply to the median over the turns of the ratio of {clock} times. "
+        "First steps include the start of the fit. The times of the JAX implementation were taken "
         "elsewhere, on two cores, with complete data and a dense transition: they are not of this "
         f"run. Ours beside them are {clock} times. The naive loop and ours do what a step asks of "
-        "inference: filter, KL divergence, one sample of the posterior, backward. The loop computes "
+        "inference: filter, KL divergence, one sample of the posterior, backward. The loop has "
         "covariances for every series, as written down plainly."
     )
 
