@@ -72,8 +72,8 @@ def run_smoothing(options: Options) -> Part:
             _checks_table(checks),
         ],
         notes=_notes(options)
-        + "Ours returns the covariances of neighbouring states as well. statsmodels returns all it "
-        "can, and stops its covariance recursion when it has converged.",
+        + "statsmodels returns all that it can, and stops its covariance recursion when it has "
+        "converged.",
         results=_results(rows, checks),
         holds=_holds(checks),
     )
