@@ -38,6 +38,9 @@ from tsvae.lds.linalg import identity_like, symmetrize
 from tsvae.lds.scans import congruence_loop
 from tsvae.lds.steady import Settling, equal_runs
 
+# Numbers of a block of steps that the backward pass takes at once: it stays in the cache.
+BLOCK = 1 << 18
+
 _Gradient = Tensor | None
 
 
@@ -71,8 +74,8 @@ class JointPrecision(NamedTuple):
     potential: Tensor
 
 
-class Elimination(NamedTuple):
-    """Outcome of the block elimination; differentiable.
+class JointCovariances(NamedTuple):
+    """Outcome of the elimination and of the way back; differentiable.
 
     Attributes
     ----------
@@ -84,25 +87,34 @@ class Elimination(NamedTuple):
         G; zero at the last step.
     log_det : Tensor (N,)
         log |H|, float64.
+    smoothed : Tensor (T, N, K, K)
+        Covariances given all potentials; empty if they were not asked for.
+    smoothed_diagonal : Tensor (T, N, K)
+        Their diagonals: cheaper to pass gradients to.
     """
 
     before: Tensor
     conditional: Tensor
     gain: Tensor
     log_det: Tensor
+    smoothed: Tensor
+    smoothed_diagonal: Tensor
 
 
-def eliminate(precision: JointPrecision) -> Elimination:
-    """Run the block elimination forwards."""
-    return Elimination(*_Eliminate.apply(*precision))  # type: ignore[no-untyped-call]
+def joint_covariances(precision: JointPrecision, *, smooth: bool) -> JointCovariances:
+    """Eliminate forwards and, if asked to, go back.
 
+    Parameters
+    ----------
+    precision : JointPrecision
+    smooth : bool
+        Whether smoothed covariances are wanted.
 
-def smoothed_covariances(elimination: Elimination) -> Tensor:
-    """Covariances of all states given all potentials, ``(T, N, K, K)``."""
-    smoothed: Tensor = _Smooth.apply(  # type: ignore[no-untyped-call]
-        elimination.conditional, elimination.gain
-    )
-    return smoothed
+    Returns
+    -------
+    JointCovariances
+    """
+    return JointCovariances(*_Joint.apply(smooth, *precision))  # type: ignore[no-untyped-call]
 
 
 class _Workspace:
@@ -114,9 +126,10 @@ class _Workspace:
 
         self.omega, self.total, self.root = (wide(n, size, size) for _ in range(3))
         self.inverse, self.turned = wide(n, size, size), wide(n, size, size)
+        # ``pull`` is G', as contiguous as products over all steps want it.
         self.failed = torch.empty(n, dtype=torch.int32, device=like.device)
         self.pivots = wide(n_steps, n, size)
-        self.before, self.conditional, self.gain = (
+        self.before, self.conditional, self.pull = (
             like.new_empty(n_steps, n, size, size) for _ in range(3)
         )
 
@@ -141,56 +154,134 @@ class _Workspace:
 
     def fill(self, last: int, stop: int) -> None:
         """Repeat the results of step ``last`` up to ``stop``."""
-        for values in (self.before, self.conditional, self.gain, self.pivots):
+        for values in (self.before, self.conditional, self.pull, self.pivots):
             values[last + 1 : stop] = values[last]
 
 
-class _Eliminate(torch.autograd.Function):
+class _Joint(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, smooth: bool, *inputs: Tensor) -> tuple[Tensor, ...]:
         given = JointPrecision(*inputs)
         n_steps, n = given.followed.shape
-        size = given.arriving.shape[-1]
-        work = _Workspace(n_steps, n, size, given.potential)
+        work = _Workspace(n_steps, n, given.arriving.shape[-1], given.potential)
         _run_elimination(given, work)
-        ctx.save_for_backward(*inputs, work.conditional, work.gain)
+        conditional, gain = work.conditional, work.pull.mT
+        smoothed = conditional.new_empty(0)
+        diagonal = smoothed
+        if smooth:
+            smoothed = congruence_loop(gain, conditional, True)
+            diagonal = smoothed.diagonal(dim1=-2, dim2=-1).clone()
+        ctx.save_for_backward(*inputs, conditional, gain, smoothed)
         ctx.set_materialize_grads(False)
         log_det = 2.0 * work.pivots.log_().sum((0, 2))
-        return work.before, work.conditional, work.gain, log_det
+        return work.before, conditional, gain, log_det, smoothed, diagonal
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any,
-        grad_before: _Gradient,
-        grad_conditional: _Gradient,
-        grad_gain: _Gradient,
-        grad_log_det: _Gradient,
-    ) -> tuple[_Gradient, ...]:
-        *inputs, conditional, gain = ctx.saved_tensors
+    def backward(ctx: Any, *grads: _Gradient) -> tuple[_Gradient, ...]:
+        *inputs, conditional, gain, smoothed = ctx.saved_tensors
         given = JointPrecision(*inputs)
-        source = _elimination_source(
-            given, conditional, gain, grad_conditional, grad_gain, grad_log_det
-        )
+        returned = _Returned(*grads)
+        source, coupling = _adjoint_source(given, returned, conditional, gain, smoothed)
+        incoming = returned.before
+        if incoming is not None:
+            incoming = symmetrize(incoming)
+            source[:-1] += gain[:-1] @ incoming[1:] @ gain[:-1].mT
         # Y_t, the adjoint of M_t; that of Omega_t adds the caller's own.
-        incoming = torch.zeros_like(source) if grad_before is None else symmetrize(grad_before)
-        constants = source
-        if grad_before is not None:
-            ahead = gain[:-1] @ incoming[1:] @ gain[:-1].mT
-            constants = torch.cat((source[:-1] + ahead, source[-1:]))
-        adjoint = congruence_loop(gain, constants, True)
-        reached = adjoint if grad_before is None else adjoint + incoming
-        coupling = -2.0 * torch.einsum("tnij,tnlj->nil", reached[1:], gain[:-1])
-        if grad_gain is not None:
-            # dG = M^-1 dB' + ...; the last gain is a constant
-            coupling += torch.einsum("tnij,tnjl->nli", conditional[:-1], grad_gain[:-1])
-        sums = (reached[0], reached[1:].sum(0), coupling, *_sums(adjoint, given.followed))
+        adjoint = congruence_loop(gain, source, True, out=source)
+        reached = adjoint if incoming is None else adjoint + incoming
+        coupling -= 2.0 * _contract(reached[1:], gain.mT[:-1])
+        leaving, excess = _sums(adjoint, given.followed)
+        sums = (reached[0], reached[1:].sum(0), coupling, leaving, excess)
         groups = given.arriving.shape[0]
-        grads = [x.double().unflatten(0, (groups, -1)).sum(1) for x in sums]
+        blocks = [symmetrize(x) if i != 2 else x for i, x in enumerate(sums)]
+        blocks = [x.double().unflatten(0, (groups, -1)).sum(1) for x in blocks]
         potential = adjoint
         if given.potential.ndim == 3:
             potential = adjoint.diagonal(dim1=-2, dim2=-1)
-        return (*grads, None, potential)
+        return (None, *blocks, None, potential)
+
+
+class _Returned(NamedTuple):
+    """Gradients that come back for ``JointCovariances``."""
+
+    before: _Gradient
+    conditional: _Gradient
+    gain: _Gradient
+    log_det: _Gradient
+    smoothed: _Gradient
+    smoothed_diagonal: _Gradient
+
+
+def _adjoint_source(
+    given: JointPrecision,
+    returned: _Returned,
+    conditional: Tensor,
+    gain: Tensor,
+    smoothed: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Sum what a step's own results add to the adjoint of M_t, and to the gradient of B."""
+    n_steps, n, size, _ = conditional.shape
+    later = _smoother_adjoint(returned, gain, smoothed)
+    source = torch.empty_like(conditional)
+    coupling = conditional.new_zeros(n, size, size)
+    weight = returned.log_det
+    scale = 0.0 if weight is None else weight.to(conditional.dtype)[:, None, None]
+    width = max(1, BLOCK // (n * size * size))
+    for start in range(0, n_steps, width):
+        block = slice(start, start + width)
+        m, g = conditional[block], gain[block]
+        own = torch.mul(m, scale, out=source[block])
+        if later is not None:
+            half = m @ later[block]
+            own -= half @ m
+            ahead = smoothed[start + 1 : start + width + 1]
+            count = ahead.shape[0]
+            if count:
+                # 2 M^-1 Z G S, the part of dB' that comes by the smoother's gain
+                turned = (half[:count] @ g[:count]) @ ahead
+                _subtract_symmetric(own[:count], turned @ g[:count].mT, 2.0)
+                coupling += 2.0 * turned.sum(0).mT
+        if returned.conditional is not None:
+            own -= m @ symmetrize(returned.conditional[block]) @ m
+        if returned.gain is not None:
+            count = min(width, n_steps - 1 - start)  # the last gain is a constant
+            turned = m[:count] @ returned.gain[block][:count]
+            _subtract_symmetric(own[:count], turned @ g[:count].mT, 1.0)
+            coupling += turned.sum(0).mT
+    return source, coupling
+
+
+def _subtract_symmetric(target: Tensor, value: Tensor, scale: float) -> None:
+    target.sub_(value, alpha=0.5 * scale).sub_(value.mT, alpha=0.5 * scale)
+
+
+def _smoother_adjoint(returned: _Returned, gain: Tensor, smoothed: Tensor) -> Tensor | None:
+    """Z_t: adjoint of the smoothed covariances, Z_{t+1} = dS_{t+1} + G_t' Z_t G_t."""
+    if returned.smoothed is None and returned.smoothed_diagonal is None:
+        return None
+    if returned.smoothed is None:
+        total = torch.zeros_like(smoothed)
+    else:
+        total = symmetrize(returned.smoothed)
+    if returned.smoothed_diagonal is not None:
+        total.diagonal(dim1=-2, dim2=-1).add_(returned.smoothed_diagonal)
+    return congruence_loop(gain.mT, total, False, of_past=True, out=total)
+
+
+def _contract(left: Tensor, right: Tensor) -> Tensor:
+    """``sum_t left_t' right_t`` of ``(T, N, K, K)`` for every n: ``(N, K, K)``.
+
+    One product where a single group and pattern, or a few, allow it.
+    """
+    if left.shape[1] == 1:
+        return (left.flatten(0, 2).mT @ right.flatten(0, 2))[None]
+    total = left.new_zeros(left.shape[1:])
+    width = max(1, BLOCK // left[0].numel()) if left.shape[0] else 1
+    for start in range(0, left.shape[0], width):
+        block = slice(start, start + width)
+        total += (left[block].mT @ right[block]).sum(0)
+    return total
 
 
 def _run_elimination(given: JointPrecision, work: _Workspace) -> None:
@@ -199,7 +290,7 @@ def _run_elimination(given: JointPrecision, work: _Workspace) -> None:
     initial, arriving, coupling, leaving, excess = (
         part.repeat_interleave(repeats, dim=0) for part in given[:5]
     )
-    towards = coupling.mT.contiguous()
+    towards = coupling.mT
     both = leaving + excess
     kinds = _kinds(given.followed)
     potentials, followed = given.potential.unbind(0), given.followed.unbind(0)
@@ -222,11 +313,11 @@ def _run_elimination(given: JointPrecision, work: _Workspace) -> None:
         work.pivots[step].copy_(work.invert())
         work.conditional[step].copy_(work.inverse)
         if last:
-            work.gain[step].zero_()
+            work.pull[step].zero_()
             return
-        torch.bmm(work.inverse, towards, out=work.turned)
-        work.gain[step].copy_(work.turned)
-        torch.baddbmm(arriving, coupling, work.turned, alpha=-1.0, out=work.omega)
+        torch.bmm(coupling, work.inverse, out=work.turned)
+        work.pull[step].copy_(work.turned)
+        torch.baddbmm(arriving, work.turned, towards, alpha=-1.0, out=work.omega)
         step += 1
         end = settling.stop(step - 1, work.inverse) if settling.starts else None
         if end is not None:
@@ -253,7 +344,7 @@ def _kinds(followed: Tensor) -> list[int | None]:
 
 
 def _runs(given: JointPrecision) -> list[Any]:
-    """Runs of equal blocks H_tt; the last step, which nothing follows, ends them."""
+    """Find runs of equal blocks H_tt; the last step, which nothing follows, ends them."""
     inner = slice(0, given.followed.shape[0] - 1)
     if inner.stop < 1:
         return []
@@ -262,49 +353,3 @@ def _runs(given: JointPrecision) -> list[Any]:
 
 def _tolerance(dtype: torch.dtype) -> float:
     return 1e-8 if dtype == torch.float32 else 1e-14
-
-
-def _elimination_source(
-    given: JointPrecision,
-    conditional: Tensor,
-    gain: Tensor,
-    grad_conditional: _Gradient,
-    grad_gain: _Gradient,
-    grad_log_det: _Gradient,
-) -> Tensor:
-    """What a step's own results add to the adjoint of M_t."""
-    if grad_log_det is None:
-        source = torch.zeros_like(conditional)
-    else:
-        source = conditional * grad_log_det.to(conditional.dtype)[:, None, None]
-    inner = None
-    if grad_gain is not None:
-        groups = given.coupling.shape[0]
-        repeats = conditional.shape[1] // groups
-        coupling = given.coupling.to(gain.dtype).repeat_interleave(repeats, dim=0)
-        inner = symmetrize(grad_gain @ coupling)
-    if grad_conditional is not None:
-        own = symmetrize(grad_conditional)
-        inner = own if inner is None else inner.add_(own)
-    if inner is None:
-        return source
-    return source.sub_(conditional @ inner @ conditional)
-
-
-class _Smooth(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, conditional: Tensor, gain: Tensor) -> Tensor:
-        smoothed = congruence_loop(gain, conditional, True)
-        ctx.save_for_backward(gain, smoothed)
-        return smoothed
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        gain, smoothed = ctx.saved_tensors
-        # Z_{t+1} = grad_{t+1} + G_t' Z_t G_t
-        links = torch.cat((torch.zeros_like(gain[:1]), gain[:-1].mT))
-        adjoint = congruence_loop(links, symmetrize(grad), False)
-        grad_gain = torch.zeros_like(gain)
-        torch.matmul(adjoint[:-1] @ gain[:-1], smoothed[1:], out=grad_gain[:-1])
-        return adjoint, grad_gain.mul_(2.0)

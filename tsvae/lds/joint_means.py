@@ -9,13 +9,15 @@ Deviations :math:`\delta = z - m` from the prior's mean path m solve
 
 The filtered mean is :math:`m_t + (\Omega_t + \Lambda_t + f_t W)^{-1} y_t`.
 
-**Samples** (perturb and optimise; Papandreou & Yuille 2010, for state-space models Durbin & Koopman
-2002): with :math:`\eta \sim N(0, H)`, :math:`H^{-1}(r + \eta)` is a draw of :math:`\delta`, and such
-an :math:`\eta` is a sum over the factors of q, here :math:`U\epsilon_t` at step t and
+**Samples** (perturb and optimise; Papandreou & Yuille 2010, for state-space models Durbin &
+Koopman 2002): with :math:`\eta \sim N(0, H)`, :math:`H^{-1}(r + \eta)` is a draw of
+:math:`\delta`, and such an :math:`\eta` is a sum over the factors of q, here
+:math:`U\epsilon_t` at step t and
 :math:`-A'U\epsilon_t` at the step before it with :math:`UU' = Q^{-1}`, and a root of every
 potential. Nothing but means depends on the noise.
 
-**Gradients.** :math:`d\bar\delta = H^{-1}(dr - dH\,\bar\delta)`: one more solve, and outer products.
+**Gradients.** :math:`d\bar\delta = H^{-1}(dr - dH\,\bar\delta)`: one more solve, and outer
+products.
 """
 
 from __future__ import annotations
@@ -26,23 +28,23 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tsvae.lds.joint_covariances import Elimination, JointPrecision
+from tsvae.lds.joint_covariances import JointCovariances, JointPrecision
+from tsvae.lds.layout import times_group
 from tsvae.lds.linalg import safe_cholesky, symmetrize
 from tsvae.lds.scans import affine_loop
 
 
-def solve(precision: JointPrecision, elimination: Elimination, right: Tensor) -> Tensor:
+def solve(precision: JointPrecision, covariances: JointCovariances, right: Tensor) -> Tensor:
     """Solve ``H x = right`` for rows ``(T, N, R, K)``; differentiable in H and ``right``."""
     solution: Tensor = _Solve.apply(  # type: ignore[no-untyped-call]
-        elimination.conditional.detach(), elimination.gain.detach(), right, *precision
+        covariances.conditional.detach(), covariances.gain.detach(), right, *precision
     )
     return solution
 
 
 def _substitute(conditional: Tensor, gain: Tensor, right: Tensor) -> Tensor:
     # Row vectors: G'y is y @ G, and G d is d @ G'.
-    links = torch.cat((torch.zeros_like(gain[:1]), gain[:-1]))
-    forward = affine_loop(links, right, False)
+    forward = affine_loop(gain, right, False, of_past=True)
     return affine_loop(gain.mT, forward @ conditional, True)
 
 
@@ -123,24 +125,24 @@ def perturbation(precision: JointPrecision, transition: Tensor, noise: Noise) ->
     -------
     Tensor (T, N, R, K)
     """
-    groups = transition.shape[0]
     dtype = noise.potential.dtype
-    repeats = noise.potential.shape[1] // groups
     # Cholesky factors U of the precisions, UU' = Q^-1; rows: eps -> eps @ U'.
     first, later = (
         torch.linalg.cholesky(part).mT for part in (precision.initial, precision.arriving)
     )
-    turned = (later @ transition).to(dtype).repeat_interleave(repeats, dim=0)
-    later, first = (x.to(dtype).repeat_interleave(repeats, dim=0) for x in (later, first))
+    turned = (later @ transition).to(dtype)
     moves = noise.transition
-    total = torch.cat((moves[:1] @ first, moves[1:] @ later))
-    total = torch.cat((total[:-1] - moves[1:] @ turned, total[-1:]))
+    initial, ahead = (
+        times_group(moves[:1], first.to(dtype)),
+        times_group(moves[1:], later.to(dtype)),
+    )
+    behind = torch.nn.functional.pad(times_group(moves[1:], turned), (0, 0) * 3 + (0, 1))
+    total = torch.cat((initial, ahead)) - behind
     total = total + noise.potential * _safe_root(precision.potential).unsqueeze(2)
     if noise.excess is not None:
         root = safe_cholesky(precision.excess).mT.to(dtype)
-        root = root.repeat_interleave(repeats, dim=0)
         weight = precision.followed.to(dtype)[..., None, None]
-        total = total + weight * (noise.excess @ root)
+        total = total + weight * times_group(noise.excess, root)
     return total
 
 

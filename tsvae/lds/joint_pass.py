@@ -6,22 +6,18 @@ and predicted moments are worked out when they are asked for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, wraps
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from tsvae.lds.filter_result import Chain
-from tsvae.lds.joint_covariances import (
-    Elimination,
-    JointPrecision,
-    eliminate,
-    smoothed_covariances,
-)
+from tsvae.lds.joint_covariances import JointCovariances, JointPrecision, joint_covariances
 from tsvae.lds.joint_means import Noise, perturbation, solve
-from tsvae.lds.layout import SeriesLayout, covariances_out, repeat_groups
+from tsvae.lds.layout import SeriesLayout, covariances_out, repeat_groups, times_group
 from tsvae.lds.linalg import inverse_positive
 from tsvae.lds.parameters import LDSParameters
 from tsvae.lds.scans import affine_scan
@@ -31,6 +27,17 @@ from tsvae.lds.scans import affine_scan
 LEAST_PIVOT = 1e-8
 # Likewise where the prior's mean path, which deviations are taken from, runs away.
 LARGEST_PATH = 1e6
+
+
+def recorded(method: Callable[[Any], Any]) -> Any:
+    """Make a cached property that records gradients if the filter did, whoever reads it first."""
+
+    @wraps(method)
+    def read(self: JointPass) -> Any:
+        with torch.set_grad_enabled(self.grad_enabled):
+            return method(self)
+
+    return cached_property(read)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +50,6 @@ class JointPass:
     layout : SeriesLayout
     precision : JointPrecision
         Of the P covariance patterns.
-    elimination : Elimination
     prior_log_det : Tensor
         log-determinant of the prior's joint precision, float64.
     path : Tensor (T, N or G, R or 1, K)
@@ -52,23 +58,40 @@ class JointPass:
         c_t, as wide as ``path``.
     given, linear : Tensor (T, N, R, K)
         Linear potentials, and those with the excess.
+    grad_enabled : bool
+        Whether gradients were recorded when the filter ran.
     """
 
     params: LDSParameters
     layout: SeriesLayout
     precision: JointPrecision
-    elimination: Elimination
     prior_log_det: Tensor
     path: Tensor
     drift: Tensor
     given: Tensor
     linear: Tensor
+    grad_enabled: bool = field(default_factory=torch.is_grad_enabled, repr=False)
+
+    @property
+    def diagonal(self) -> bool:
+        """Whether the potentials' precisions are diagonal."""
+        return self.precision.potential.ndim == 3
 
     # -- covariances -------------------------------------------------------------------------
 
+    @recorded
+    def covariances(self) -> JointCovariances:
+        """Without smoothed ones, unless those were asked for first."""
+        return self.__dict__.get("with_smoothed") or joint_covariances(self.precision, smooth=False)
+
+    @recorded
+    def with_smoothed(self) -> JointCovariances:
+        """With smoothed ones."""
+        return joint_covariances(self.precision, smooth=True)
+
     def log_det(self) -> Tensor:
         """Sum of ``log |I + P_t Lambda_t|``, (P,)."""
-        own = self.elimination.log_det.unflatten(0, (self.params.n_groups, -1)).sum(0)
+        own = self.covariances.log_det.unflatten(0, (self.params.n_groups, -1)).sum(0)
         return (own - self.prior_log_det).to(self.linear.dtype)
 
     def total_precision(self) -> Tensor:
@@ -81,25 +104,30 @@ class JointPass:
 
     def predicted_covariance(self) -> Tensor:
         """Covariances given the potentials before t, (P, T, G, K, K)."""
-        return covariances_out(inverse_positive(self.elimination.before), self.params.n_groups)
+        return covariances_out(inverse_positive(self.covariances.before), self.params.n_groups)
 
     def smoothed_covariance(self) -> Tensor:
-        """Covariances given all potentials, inner arrangement (T, N, K, K)."""
-        return smoothed_covariances(self.elimination)
+        """Covariances given all potentials, (P, T, G, K, K)."""
+        return covariances_out(self.with_smoothed.smoothed, self.params.n_groups)
 
-    def potential_spread(self, covariance: Tensor) -> Tensor:
-        """``sum_t,g tr(Lambda S)`` of the potentials alone, (P,); S as smoothed_covariance."""
-        groups = self.params.n_groups
-        if self.precision.potential.ndim == 3:
-            diagonal = covariance.diagonal(dim1=-2, dim2=-1)
-            terms = (self.precision.potential * diagonal).sum((0, 2))
+    def cross_covariance(self) -> Tensor:
+        """Cov(z_t, z_{t+1}), (P, T-1, G, K, K)."""
+        found = self.with_smoothed
+        cross = found.gain[:-1] @ found.smoothed[1:]
+        return covariances_out(cross, self.params.n_groups)
+
+    def potential_spread(self) -> Tensor:
+        """``sum_t,g tr(Lambda S)`` of the potentials alone and smoothed covariances, (P,)."""
+        groups, found = self.params.n_groups, self.with_smoothed
+        if self.diagonal:
+            terms = (self.precision.potential * found.smoothed_diagonal).sum((0, 2))
         else:
-            terms = (self.precision.potential * covariance).sum((0, 2, 3))
+            terms = (self.precision.potential * found.smoothed).sum((0, 2, 3))
         return terms.unflatten(0, (groups, -1)).sum(0)
 
-    @cached_property
+    @recorded
     def _filtered_inner(self) -> Tensor:
-        return inverse_positive(self.elimination.before + self._total(self.precision))
+        return inverse_positive(self.covariances.before + self._total(self.precision))
 
     def _total(self, blocks: JointPrecision) -> Tensor:
         potential = blocks.potential
@@ -111,12 +139,12 @@ class JointPass:
 
     # -- means -------------------------------------------------------------------------------
 
-    @cached_property
+    @recorded
     def deviation(self) -> Tensor:
         """Smoothed means less ``path``, (T, N, R, K)."""
-        return solve(self._inner, self._inner_elimination, self._right)
+        return solve(self._inner, self._inner_covariances, self._right)
 
-    @cached_property
+    @recorded
     def smoothed(self) -> Tensor:
         """Smoothed means, (T, N, R, K)."""
         return self._wide(self.path) + self.deviation
@@ -132,7 +160,8 @@ class JointPass:
     def predicted(self) -> Tensor:
         """E[z_t | potentials before t], (B, T, D)."""
         filtered = self._filtered_means
-        ahead = filtered[:-1] @ self._transition.mT + self._wide(self.drift)[1:]
+        ahead = times_group(filtered[:-1], self.params.transition_matrix.mT)
+        ahead = ahead + self._wide(self.drift)[1:]
         first = self._wide(self.path)[:1].expand_as(filtered[:1])
         return self.layout.states_out(torch.cat((first, ahead)))
 
@@ -150,11 +179,11 @@ class JointPass:
 
     def conditionals(self) -> tuple[Tensor, Tensor, Tensor]:
         """Gain, covariance and offset of z_t given z_{t+1}, inner arrangement."""
-        pulled = self._pulled @ self._inner_elimination.conditional
-        path, gain = self._wide(self.path), self._inner_elimination.gain
+        pulled = self._pulled @ self._inner_covariances.conditional
+        path, gain = self._wide(self.path), self._inner_covariances.gain
         ahead = torch.cat((path[1:], torch.zeros_like(path[:1])))
         offset = path - ahead @ gain.mT + pulled
-        return self.elimination.gain, self.elimination.conditional, offset
+        return self.covariances.gain, self.covariances.conditional, offset
 
     def disturbance_energy(self) -> Tensor:
         """Half the squared length of the smoothed deviations under the prior, (B,)."""
@@ -163,51 +192,50 @@ class JointPass:
     def excess_cost(self) -> Tensor:
         """Means' part of what the excess costs: ``sum_t z'Wz / 2 - s'z``, (B,)."""
         mean = self.smoothed
-        weight = repeat_groups(self.precision.excess, self.layout.n_patterns).to(mean.dtype)
-        followed = self._inner.followed[..., None, None].to(mean.dtype)
-        shift = self.linear - self.given
-        terms = (mean * (0.5 * followed * (mean @ weight) - shift)).sum(-1)
+        pulled = self._weigh_excess(mean)
+        terms = (mean * (0.5 * pulled - (self.linear - self.given))).sum(-1)
         return self.layout.series_sums(terms)
 
     def sample(self, n_samples: int, generator: torch.Generator) -> Tensor:
         """Joint samples ``(S, B, T, D)`` of all states, for diagonal potentials."""
-        shape = (*self.linear.shape[:2], self.linear.shape[2] * n_samples, self.linear.shape[3])
-        like = {"dtype": self.linear.dtype, "device": self.linear.device}
-        expected = self.params.excess is not None
-        draws = [
-            torch.randn(shape, generator=generator, **like) if wanted else None  # type: ignore[call-overload]
-            for wanted in (True, True, expected)
-        ]
-        return self.samples_from(Noise(*draws), n_samples)
+        steps, n, rows, size = self.linear.shape
+
+        def draw() -> Tensor:
+            like = self.linear
+            return torch.randn(
+                (steps, n, rows * n_samples, size),
+                generator=generator,
+                dtype=like.dtype,
+                device=like.device,
+            )
+
+        noise = Noise(draw(), draw(), None if self.params.excess is None else draw())
+        return self.samples_from(noise, n_samples)
 
     def samples_from(self, noise: Noise, n_samples: int) -> Tensor:
-        """Samples made of standard normal numbers."""
+        """Turn standard normal numbers into samples ``(S, B, T, D)``."""
         transition = self.params.transition_matrix.double()
         moved = perturbation(self._inner, transition, noise)
         right = self._right.repeat_interleave(n_samples, dim=2) + moved
         path = self._wide(self.path)
         if path.shape[2] > 1:
             path = path.repeat_interleave(n_samples, dim=2)
-        states = path + solve(self._inner, self._inner_elimination, right)
+        states = path + solve(self._inner, self._inner_covariances, right)
         return self.layout.samples_out(states, n_samples)
 
-    @cached_property
+    @recorded
     def _pulled(self) -> Tensor:
         """y, what the potentials up to t add to the information about z_t."""
-        gain = self._inner_elimination.gain
+        gain = self._inner_covariances.gain
         links = torch.cat((torch.zeros_like(gain[:1]), gain[:-1]))
         return affine_scan(links.mT, self._right)
 
-    @cached_property
+    @recorded
     def _filtered_means(self) -> Tensor:
         covariance = self._expanded(self._filtered_inner)
         return self._wide(self.path) + self._pulled @ covariance
 
-    @cached_property
-    def _transition(self) -> Tensor:
-        return repeat_groups(self.params.transition_matrix, self.layout.n_patterns)
-
-    @cached_property
+    @recorded
     def _right(self) -> Tensor:
         return self.linear - self._apply(self._wide(self.path))
 
@@ -220,18 +248,22 @@ class JointPass:
             applied = states @ blocks.potential
         if self.params.excess is None:
             return applied
-        weight = repeat_groups(blocks.excess, self.layout.n_patterns).to(states.dtype)
-        return applied + blocks.followed[..., None, None].to(states.dtype) * (states @ weight)
+        return applied + self._weigh_excess(states)
+
+    def _weigh_excess(self, states: Tensor) -> Tensor:
+        """``f W z`` for rows."""
+        weighed = times_group(states, self.precision.excess.to(states.dtype))
+        return self._inner.followed[..., None, None].to(states.dtype) * weighed
 
     def _energy(self, deviation: Tensor) -> Tensor:
         """Half of ``d_0'S_0^-1 d_0 + sum_t e_t'Q^-1 e_t``, e the disturbances; (T, N, R)."""
         initial, arriving = (
-            repeat_groups(part, self.layout.n_patterns).to(deviation.dtype)
-            for part in (self.precision.initial, self.precision.arriving)
+            part.to(deviation.dtype) for part in (self.precision.initial, self.precision.arriving)
         )
-        moves = deviation[1:] - deviation[:-1] @ self._transition.mT
+        moves = deviation[1:] - times_group(deviation[:-1], self.params.transition_matrix.mT)
         first = deviation[:1]
-        return 0.5 * torch.cat(((first * (first @ initial)), moves * (moves @ arriving))).sum(-1)
+        energies = (first * times_group(first, initial), moves * times_group(moves, arriving))
+        return 0.5 * torch.cat([part.sum(-1) for part in energies])
 
     # -- arrangement -------------------------------------------------------------------------
 
@@ -248,18 +280,18 @@ class JointPass:
         split = values.unflatten(1, (self.params.n_groups, -1))
         return split.index_select(2, self.layout.expand).flatten(1, 2)
 
-    @cached_property
+    @recorded
     def _inner(self) -> JointPrecision:
         blocks = self.precision
         return blocks._replace(
             followed=self._expanded(blocks.followed), potential=self._expanded(blocks.potential)
         )
 
-    @cached_property
-    def _inner_elimination(self) -> Elimination:
+    @recorded
+    def _inner_covariances(self) -> JointCovariances:
         if self.layout.expand is None:
-            return self.elimination
-        found = self.elimination
+            return self.covariances
+        found = self.covariances
         return found._replace(
             conditional=self._expanded(found.conditional), gain=self._expanded(found.gain)
         )
@@ -296,7 +328,9 @@ def run_joint(
         assert params.excess is not None
         excess = params.excess.precision[:, :size, :size].double()
         followed = chain.excess.followed
-        linear = layout.states_in(chain.linear + chain.excess.shift(chain.pattern, len(chain.linear)))
+        linear = layout.states_in(
+            chain.linear + chain.excess.shift(chain.pattern, len(chain.linear))
+        )
     n_patterns = chain.precision.shape[0]
     precision = JointPrecision(
         *prior.blocks,
@@ -304,10 +338,7 @@ def run_joint(
         followed=followed.mT.expand(-1, n_patterns).repeat(1, params.n_groups),
         potential=_potential_in(chain.precision, params),
     )
-    elimination = eliminate(precision)
-    return JointPass(
-        params, layout, precision, elimination, prior.log_det, path, moves, given, linear
-    )
+    return JointPass(params, layout, precision, prior.log_det, path, moves, given, linear)
 
 
 class _Prior(NamedTuple):
@@ -330,9 +361,7 @@ def _prior_precisions(params: LDSParameters, n_steps: int) -> _Prior | None:
     a = params.transition_matrix.double()
     coupling = arriving @ a
     leaving = a.mT @ coupling
-    return _Prior(
-        (initial, arriving, coupling, leaving), -(first + (n_steps - 1) * later)
-    )
+    return _Prior((initial, arriving, coupling, leaving), -(first + (n_steps - 1) * later))
 
 
 def _prior_path(

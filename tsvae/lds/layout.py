@@ -169,6 +169,15 @@ def repeat_groups(matrices: Tensor, n_patterns: int) -> Tensor:
     return repeated.reshape(shape[0] * n_patterns, *shape[1:])
 
 
+def times_group(states: Tensor, matrices: Tensor) -> Tensor:
+    """Rows ``(T, G * P, R, K)`` times the matrix ``(G, K, K)`` of their group, in one product."""
+    if matrices.shape[0] == 1:
+        return states @ matrices[0]
+    split = states.unflatten(1, (matrices.shape[0], -1)).transpose(0, 1)  # (G, T, P, R, K)
+    product = split.flatten(1, 3) @ matrices
+    return product.unflatten(1, split.shape[1:4]).transpose(0, 1).flatten(1, 2)
+
+
 def covariances_out(covariances: Tensor, n_groups: int) -> Tensor:
     """``(T, G * P, K, K)`` -> ``(P, T, G, K, K)`` (a view)."""
     return covariances.unflatten(1, (n_groups, -1)).permute(2, 0, 1, 3, 4)

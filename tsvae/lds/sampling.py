@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tsvae.lds.filter_result import FilterResult
+from tsvae.lds.joint_pass import JointPass
 from tsvae.lds.layout import covariances_out
 from tsvae.lds.linalg import safe_cholesky
 from tsvae.lds.parameters import LDSParameters
@@ -52,6 +53,10 @@ def sample_posterior(
         If neither a generator nor noise is given, or noise has the wrong shape.
     """
     if conditionals is None:
+        joint = filtered.moments
+        drawn = generator if noise is None else None
+        if drawn is not None and isinstance(joint, JointPass) and joint.diagonal:
+            return joint.sample(n_samples, drawn)
         conditionals = backward_conditionals(params, filtered)
     mean = filtered.filtered_mean
     noise = standard_noise((n_samples, *mean.shape), mean, generator, noise)

@@ -42,25 +42,28 @@ from tsvae.lds.linalg import (
     semidefinite_factor,
     symmetrize,
 )
-from tsvae.lds.steady import Settling, constant_affine, equal_runs, mirrored
-
+from tsvae.lds.steady import Run, Settling, constant_affine, equal_runs, mirrored
 
 # Numbers that one step of an affine recursion touches, below which chunks of steps beat the loop.
 CHUNKED_BELOW = 8192
 
 
-def affine_loop(matrices: Tensor, constants: Tensor, reverse: bool) -> Tensor:
+def affine_loop(
+    matrices: Tensor, constants: Tensor, reverse: bool, of_past: bool = False
+) -> Tensor:
     """Row form ``m_t = m_prev @ matrices_t + constants_t``, without gradient.
 
     The first visited step has no past. Shapes as in ``affine_scan``; over runs of equal matrices
     the recursion is taken by chunks where a step alone is too small to keep a processor busy.
+    ``of_past``: a step takes the matrix of the step visited before it.
     """
     out = torch.empty_like(constants, memory_format=torch.contiguous_format)
     n_steps, n, rows, size = constants.shape
     runs = equal_runs(matrices) if n * rows * size * size <= CHUNKED_BELOW else []
     if reverse:
         runs = mirrored(runs, n_steps)
-    jumps = {max(run.start, 1): run for run in runs}
+    shift = int(of_past)
+    jumps = {max(run.start + shift, 1): run.stop for run in runs}
     moves = range(n_steps)[:: -1 if reverse else 1]
     matrix, constant, target = matrices.unbind(0), constants.unbind(0), out.unbind(0)
     step = 0
@@ -69,27 +72,42 @@ def affine_loop(matrices: Tensor, constants: Tensor, reverse: bool) -> Tensor:
         if step == 0:
             target[now].copy_(constant[now])
         elif step in jumps:
-            end = jumps[step].stop
+            end = jumps[step]
             block = slice(step, end) if not reverse else slice(n_steps - end, n_steps - step)
             given = constants[block].flip(0) if reverse else constants[block]
-            found = constant_affine(matrix[now], given, target[moves[step - 1]])
+            past = moves[step - 1]
+            found = constant_affine(matrix[past if of_past else now], given, target[past])
             out[block].copy_(found.flip(0) if reverse else found)
             step = end
             continue
         else:
-            torch.baddbmm(constant[now], target[moves[step - 1]], matrix[now], out=target[now])
+            past = moves[step - 1]
+            link = matrix[past if of_past else now]
+            torch.baddbmm(constant[now], target[past], link, out=target[now])
         step += 1
     return out
 
 
-def congruence_loop(matrices: Tensor, constants: Tensor, reverse: bool) -> Tensor:
+def congruence_loop(
+    matrices: Tensor,
+    constants: Tensor,
+    reverse: bool,
+    of_past: bool = False,
+    out: Tensor | None = None,
+) -> Tensor:
     """``X_t = F_t X_prev F_t' + C_t``, without gradient; the first visited step has no past.
 
     Where F and C stay the same, the recursion ends when it has settled and the rest is filled in.
+    ``of_past``: a step takes the matrix of the step visited before it. ``out`` may be
+    ``constants``.
     """
-    out = torch.empty_like(constants, memory_format=torch.contiguous_format)
+    if out is None:
+        out = torch.empty_like(constants, memory_format=torch.contiguous_format)
     n_steps = constants.shape[0]
     runs = equal_runs(matrices, constants)
+    if of_past:
+        moved = -1 if reverse else 1
+        runs = [Run(max(a + moved, a), min(b + moved, b)) for a, b in runs]
     settling = Settling(mirrored(runs, n_steps) if reverse else runs, constants.dtype)
     moves = range(n_steps)[:: -1 if reverse else 1]
     links = list(zip(matrices.unbind(0), matrices.mT.unbind(0), strict=True))
@@ -100,8 +118,9 @@ def congruence_loop(matrices: Tensor, constants: Tensor, reverse: bool) -> Tenso
         if step == 0:
             target[now].copy_(constant[now])
         else:
-            matrix, transposed = links[now]
-            half = torch.bmm(matrix, target[moves[step - 1]])
+            past = moves[step - 1]
+            matrix, transposed = links[past if of_past else now]
+            half = torch.bmm(matrix, target[past])
             torch.baddbmm(constant[now], half, transposed, out=target[now])
         step += 1
         end = settling.stop(step - 1, target[now]) if runs else None
@@ -133,8 +152,7 @@ class _AffineScan(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
         matrices, states = ctx.saved_tensors
         # The adjoint runs the other way and uses the matrix of the step it comes from.
-        shifted = _towards_past(matrices, not ctx.reverse)
-        adjoint = affine_loop(shifted, grad, not ctx.reverse)
+        adjoint = affine_loop(matrices, grad, not ctx.reverse, of_past=True)
         grad_matrices = None
         if ctx.needs_input_grad[0]:
             grad_matrices = adjoint.mT @ _towards_past(states, ctx.reverse)
@@ -153,8 +171,7 @@ class _CongruenceScan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
         matrices, states = ctx.saved_tensors
-        shifted = _towards_past(matrices, not ctx.reverse).mT
-        adjoint = congruence_loop(shifted, grad, not ctx.reverse)
+        adjoint = congruence_loop(matrices.mT, grad, not ctx.reverse, of_past=True)
         grad_matrices = None
         if ctx.needs_input_grad[0]:
             past = _towards_past(states, ctx.reverse)
@@ -336,8 +353,7 @@ class _Riccati(torch.autograd.Function):
         from_next = a.mT @ into_predicted[1:] @ a
         constant = symmetrize(grad_filtered)
         constant = torch.cat((constant[:-1] + from_next, constant[-1:]))
-        chain = _towards_past(keep @ a, reverse=True).mT
-        adjoint = congruence_loop(chain, constant, reverse=True)
+        adjoint = congruence_loop((keep @ a).mT, constant, reverse=True, of_past=True)
         total = into_predicted + keep.mT @ adjoint @ keep
         grad_precision = weight * filtered - filtered @ adjoint @ filtered
         grad_transition = 2.0 * (total[1:] @ a @ filtered[:-1]).sum(0)

@@ -18,6 +18,9 @@ transition between states is always the plug-in one here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -52,7 +55,8 @@ class BackwardConditionals(NamedTuple):
     offset: Tensor
 
 
-class SmootherResult(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class SmootherResult:
     """Posterior moments of every state given all potentials.
 
     Attributes
@@ -65,13 +69,24 @@ class SmootherResult(NamedTuple):
         Row of the covariances of each series; as in ``FilterResult``.
     planes : GroupedSmoothed or None
         Component-first arrays that ``local_kl`` shares with ``smooth`` (groups of one or two).
+    cross : callable
+        Works out ``cross_covariance`` when it is asked for.
+    grad_enabled : bool
+        Whether gradients were recorded then; ``cross_covariance`` follows suit.
     """
 
     smoothed_mean: Tensor
     smoothed_covariance: Tensor
-    cross_covariance: Tensor
     pattern: Tensor | None
-    planes: GroupedSmoothed | None = None
+    cross: Callable[[], Tensor] = field(repr=False)
+    planes: GroupedSmoothed | None = field(default=None, repr=False)
+    grad_enabled: bool = field(default_factory=torch.is_grad_enabled, repr=False)
+
+    @cached_property
+    def cross_covariance(self) -> Tensor:
+        """Cov(z_t, z_{t+1}), (P, T-1, G, K, K)."""
+        with torch.set_grad_enabled(self.grad_enabled):
+            return self.cross()
 
 
 def backward_conditionals(params: LDSParameters, filtered: FilterResult) -> BackwardConditionals:
@@ -140,25 +155,21 @@ def smooth(
         conditionals = backward_conditionals(params, filtered)
     layout = filtered.layout
     covariance = congruence_scan(conditionals.gain, conditionals.covariance, reverse=True)
-    cross = conditionals.gain[:-1] @ covariance[1:]
+    gain = conditionals.gain
     inner = layout.covariances_in(covariances_out(conditionals.gain, params.n_groups))
     mean = affine_scan(inner, conditionals.offset, reverse=True)
     return SmootherResult(
         smoothed_mean=layout.states_out(mean),
         smoothed_covariance=covariances_out(covariance, params.n_groups),
-        cross_covariance=covariances_out(cross, params.n_groups),
         pattern=filtered.pattern,
+        cross=lambda: covariances_out(gain[:-1] @ covariance[1:], params.n_groups),
     )
 
 
 def _smooth_joint(filtered: FilterResult, joint: JointPass) -> SmootherResult:
-    covariance, groups = joint.smoothed_covariance(), filtered.layout.n_groups
-    return SmootherResult(
-        smoothed_mean=filtered.layout.states_out(joint.smoothed),
-        smoothed_covariance=covariances_out(covariance, groups),
-        cross_covariance=covariances_out(joint.elimination.gain[:-1] @ covariance[1:], groups),
-        pattern=filtered.pattern,
-    )
+    covariance = joint.smoothed_covariance()
+    mean = filtered.layout.states_out(joint.smoothed)
+    return SmootherResult(mean, covariance, filtered.pattern, joint.cross_covariance)
 
 
 def _smooth_planes(filtered: FilterResult, grouped: GroupedPass) -> SmootherResult:
@@ -169,8 +180,8 @@ def _smooth_planes(filtered: FilterResult, grouped: GroupedPass) -> SmootherResu
     return SmootherResult(
         smoothed_mean=filtered.layout.planes_out(states.mean),
         smoothed_covariance=matrices_out(covariance),
-        cross_covariance=matrices_out(cross),
         pattern=filtered.pattern,
+        cross=lambda: matrices_out(cross),
         planes=states,
     )
 
@@ -270,7 +281,7 @@ def local_kl(params: LDSParameters, filtered: FilterResult, smoothed: SmootherRe
     if smoothed.planes is not None and isinstance(filtered.moments, GroupedPass):
         return _local_kl_planes(filtered, filtered.moments, smoothed)
     if isinstance(filtered.moments, JointPass):
-        return _local_kl_joint(filtered, filtered.moments, smoothed)
+        return _local_kl_joint(filtered, filtered.moments)
     layout = filtered.layout
     updated = layout.states_in(filtered.filtered_mean)
     update = updated - layout.states_in(filtered.predicted_mean)
@@ -301,12 +312,9 @@ def _local_kl_planes(
     return kl + cost - filtered.excess.constant
 
 
-def _local_kl_joint(
-    filtered: FilterResult, joint: JointPass, smoothed: SmootherResult
-) -> Tensor:
+def _local_kl_joint(filtered: FilterResult, joint: JointPass) -> Tensor:
     # As for planes: the excess and its expectation cancel but for the means' part.
-    covariance = smoothed.smoothed_covariance.permute(1, 2, 0, 3, 4).flatten(1, 2)
-    shared = 0.5 * (joint.log_det() - joint.potential_spread(covariance))
+    shared = 0.5 * (joint.log_det() - joint.potential_spread())
     kl = joint.disturbance_energy() + per_series(shared, filtered.pattern, filtered.n_series)
     if filtered.excess is None:
         return kl

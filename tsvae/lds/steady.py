@@ -80,9 +80,7 @@ class Settling:
         1e-6 in float32, 1e-13 in float64.
     """
 
-    def __init__(
-        self, runs: list[Run], dtype: torch.dtype, tolerance: float | None = None
-    ) -> None:
+    def __init__(self, runs: list[Run], dtype: torch.dtype, tolerance: float | None = None) -> None:
         self.starts = {run.start: run for run in runs}
         self.run: Run | None = None
         self.past: Tensor | None = None
