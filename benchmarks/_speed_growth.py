@@ -161,7 +161,7 @@ def _child(case: Case, seed: int, threads: int, pipe: Any) -> None:
 def measure(case: Case, seed: int, threads: int) -> Cost | None:
     """Run one case in a child; None if it died (out of memory, as a rule)."""
     start = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(start)
+    context: Any = multiprocessing.get_context(start)
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(case, seed, threads, sender))
     child.start()
@@ -243,8 +243,8 @@ def _collect(options: argparse.Namespace) -> list[Curve]:
     task = {"quick": options.quick, "seed": options.seed, "threads": options.threads}
     command = [sys.executable, str(Path(__file__).resolve()), json.dumps(task)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    rows = map(json.loads, done.stdout.splitlines())
-    return [Curve(*row[:4], [Cost(*cost) for cost in row[4]]) for row in rows]
+    rows = [Curve(*json.loads(line)) for line in done.stdout.splitlines()]
+    return [row._replace(costs=[Cost(*cost) for cost in row.costs]) for row in rows]
 
 
 def _exponents(found: list[Curve]) -> Any:

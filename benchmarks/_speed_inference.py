@@ -18,10 +18,10 @@ from _speed_problems import (
 )
 from _speed_timing import Options, Part, Table, Times, geometric_mean, ms, race, ratio, verdict
 
-SHAPES = ((5, 24, 50), (32, 200, 16), (16, 1000, 32))
-LONG_SHAPES = ((1, 10_000, 8), (1, 100_000, 4))
-QUICK_SHAPES = ((3, 20, 6), (4, 50, 4), (2, 30, 8))
-QUICK_LONG_SHAPES = ((1, 200, 8), (1, 500, 4))
+SHAPES = (Shape(5, 24, 50), Shape(32, 200, 16), Shape(16, 1000, 32))
+LONG_SHAPES = (Shape(1, 10_000, 8), Shape(1, 100_000, 4))
+QUICK_SHAPES = (Shape(3, 20, 6), Shape(4, 50, 4), Shape(2, 30, 8))
+QUICK_LONG_SHAPES = (Shape(1, 200, 8), Shape(1, 500, 4))
 TOLERANCE = 1e-3  # float32 against float32, over the largest entry
 SMOOTHING_LIMIT, LIKELIHOOD_LIMIT, STATSMODELS_LIMIT = 3.0, 2.0, 3.0
 
@@ -51,7 +51,7 @@ class Row(NamedTuple):
 def run_smoothing(options: Options) -> Part:
     peers.quiet()
     short, long = _shapes(options)
-    shapes = [Shape(*s) for s in (*short, *long)] + [Shape(*s, own=True) for s in short]
+    shapes = [*short, *long, *(s._replace(own=True) for s in short)]
     rows = [
         _contest(_smoothers(make_problem(shape, options.seed), short, long), shape, options)
         for shape in shapes
@@ -71,7 +71,7 @@ def run_smoothing(options: Options) -> Part:
             _table("float64", doubles, ["statsmodels", "simdkalman"], "ours64", options),
             _checks_table(checks),
         ],
-        notes=_notes(options)
+        notes=_notes(options, peers.missing("dynamax", "statsmodels", "simdkalman"))
         + "statsmodels returns all that it can, and stops its covariance recursion when it has "
         "converged.",
         results=_results(rows, checks),
@@ -82,7 +82,7 @@ def run_smoothing(options: Options) -> Part:
 def run_likelihood(options: Options) -> Part:
     peers.quiet()
     short, _ = _shapes(options)
-    shapes = [Shape(*s, own=own) for own in (False, True) for s in short]
+    shapes = [*short, *(s._replace(own=True) for s in short)]
     rows = [
         _contest(_likelihoods(make_problem(shape, options.seed)), shape, options)
         for shape in shapes
@@ -98,25 +98,25 @@ def run_likelihood(options: Options) -> Part:
             _table("dynamax, float32", rows, ["dynamax"], "ours", options),
             _checks_table(checks),
         ],
-        notes=_notes(options),
+        notes=_notes(options, peers.missing("dynamax")),
         results=_results(rows, checks),
         holds=_holds(checks),
     )
 
 
-def _shapes(options: Options) -> tuple[Sequence[tuple[int, ...]], Sequence[tuple[int, ...]]]:
+def _shapes(options: Options) -> tuple[Sequence[Shape], Sequence[Shape]]:
     return (QUICK_SHAPES, QUICK_LONG_SHAPES) if options.quick else (SHAPES, LONG_SHAPES)
 
 
-def _smoothers(problem: Problem, short: Sequence[Any], long: Sequence[Any]) -> Contest:
+def _smoothers(problem: Problem, short: Sequence[Shape], long: Sequence[Shape]) -> Contest:
     """Who takes part: simdkalman on the short shapes, statsmodels on the first long one."""
     shape = problem.shape
     contest: Contest = {"ours": lambda: our_moments(problem)}
     if peers.has("dynamax"):
         contest["dynamax"] = peers.dynamax_smoother(problem)
-    if not shape.own and shape[:3] in short and peers.has("simdkalman"):
+    if shape in short and peers.has("simdkalman"):
         contest["simdkalman"] = peers.simdkalman_smoother(problem)
-    if shape[:3] == long[0] and peers.has("statsmodels"):
+    if shape == long[0] and peers.has("statsmodels"):
         contest["statsmodels"] = peers.statsmodels_smoother(problem)
     if {"simdkalman", "statsmodels"} & contest.keys():
         double = problem.double()
@@ -216,8 +216,7 @@ def _table(
     return Table(caption, header, lines)
 
 
-def _notes(options: Options) -> str:
-    absent = peers.missing()
+def _notes(options: Options, absent: Sequence[str]) -> str:
     clock = "process CPU" if options.threads == 1 else "wall"
     return (
         "Dense random stable transition; the same potentials for every competitor, as observations "

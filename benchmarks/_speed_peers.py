@@ -21,7 +21,7 @@ def has(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def missing(names: tuple[str, ...] = ("dynamax", "statsmodels", "simdkalman")) -> list[str]:
+def missing(*names: str) -> list[str]:
     return [name for name in names if not has(name)]
 
 

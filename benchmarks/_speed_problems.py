@@ -152,7 +152,9 @@ def naive_filter(
     n_series, size = h[0].shape
     eye = torch.eye(size, dtype=h[0].dtype)
     mean, covariance = torch.zeros_like(h[0]), eye.expand(n_series, size, size)
-    means, covariances, log_z = [], [], h[0].new_zeros(n_series)
+    means: list[Tensor] = []
+    covariances: list[Tensor] = []
+    log_z = h[0].new_zeros(n_series)
     for linear, weight in zip(h, weights, strict=True):
         if means:
             mean = means[-1] @ transition.mT
