@@ -102,8 +102,8 @@ class InsideMixin(TransformerMixin, ForecasterPlumbing):
         if fitted.covariates is not None:
             return self._transform_rows(fitted, X, names)
         panel = self._inside(X, mask, "transform")
-        states = self._engine().latents(panel, None)
-        return write(states.mean, panel.index, variables=names)
+        means = self._engine().latent_means(panel, None)
+        return write(means, panel.index, variables=names)
 
     def _transform_rows(self, fitted: StructuredFit, X: Any, names: list[str]) -> Any:
         assert fitted.covariates is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,12 +13,17 @@ from torch import Tensor
 
 from tsvae.estimation.building import Sizes
 from tsvae.estimation.covariates import InputDesign
+from tsvae.estimation.pieces import batches_of_pieces
+from tsvae.estimation.predictions import (
+    Predictions,
+    on_cpu,
+    to_numpy,
+    widen,
+    widen_samples,
+)
 from tsvae.estimation.scaling import PanelScaler
 from tsvae.models import SVAE
 from tsvae.models.predictive import (
-    NormalPredictive,
-    Predictive,
-    SamplePredictive,
     forecast,
     one_step_log_density,
     sample_paths,
@@ -28,13 +33,13 @@ from tsvae.models.predictive import (
 from tsvae.panel import Panel, gather
 from tsvae.training import pinned_threads, resolve_device
 
-__all__ = ["Engine", "Histories", "LatentStates", "Predictions"]
+__all__ = ["Engine", "Histories", "LatentStates", "Predictions", "Smoothed"]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 _ENTRIES_PER_PASS = 6_000_000  # latent entries (chains x steps x D) held at once
-_MEAN_LEVELS = torch.linspace(0.005, 0.995, 100)
+_LEVELS = 8  # numbers kept of each forecast value in a pass
 
 
 class Histories(NamedTuple):
@@ -63,68 +68,6 @@ class LatentStates(NamedTuple):
 
     mean: Array
     variance: Array
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Predictive distributions in model units and the way back to the data's.
-
-    Attributes
-    ----------
-    parts : list of NormalPredictive or SamplePredictive
-        Chunks along the first axis.
-    scaler : PanelScaler
-    """
-
-    parts: list[Predictive]
-    scaler: PanelScaler
-
-    def mean(self) -> Array:
-        """Means ``(N, T, F)`` in original units."""
-        if self.scaler.affine:
-            return self.scaler.inverse(_numpy(torch.cat([part.mean for part in self.parts])))
-        inverse = [
-            self.scaler.inverse(_numpy(part.quantiles(_MEAN_LEVELS).movedim(-1, 0))).mean(0)
-            for part in self.parts
-        ]
-        return np.concatenate(inverse)
-
-    def quantiles(self, levels: Array) -> Array:
-        """Quantiles ``(N, T, F, Q)`` in original units."""
-        found = torch.cat([part.quantiles(torch.as_tensor(levels)) for part in self.parts])
-        return np.moveaxis(self.scaler.inverse(_numpy(found.movedim(-1, 0))), 0, -1)
-
-    def crps(self, values: Array, mask: Mask) -> float:
-        """Mean CRPS of observed values, all in model units; NaN if there are none."""
-        scores = np.concatenate(
-            [
-                _crps(part, truth)
-                for part, truth in zip(self.parts, self._split(values), strict=True)
-            ]
-        )
-        return float(scores[mask].mean()) if mask.any() else float("nan")
-
-    def _split(self, values: Array) -> list[Tensor]:
-        sizes = [len(part.mean) for part in self.parts]
-        return list(torch.as_tensor(values, dtype=torch.float32).split(sizes))
-
-
-def _numpy(tensor: Tensor) -> Array:
-    return tensor.detach().cpu().numpy().astype(np.float64)
-
-
-def _crps(part: Predictive, truth: Tensor) -> Array:
-    if isinstance(part, NormalPredictive):
-        # Gneiting & Raftery 2007 (JASA 102), section 4.2.
-        z = (truth - part.mean) / part.scale
-        density = torch.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi)
-        inner = z * (2.0 * torch.special.ndtr(z) - 1.0) + 2.0 * density - 1.0 / np.sqrt(np.pi)
-        return _numpy(part.scale * inner)
-    ordered = part.samples.sort(dim=0).values
-    n_samples = len(ordered)
-    rank = torch.arange(1, n_samples + 1).reshape(-1, 1, 1, 1)
-    spread = ((2.0 * rank - n_samples - 1.0) * ordered).sum(0) / (n_samples * (n_samples - 1))
-    return _numpy((part.samples - truth).abs().mean(0) - spread)
 
 
 @dataclass(frozen=True)
@@ -165,13 +108,17 @@ class Engine:
         horizon: int,
     ) -> Histories:
         """Last ``context`` rows before ``ends`` of the given series, and inputs beyond them."""
-        values = self.scaler.forward(panel.values, panel.mask, panel.variables)
         starts = np.maximum(ends - self.sizes.context, 0)
         lengths = np.minimum(ends, self.sizes.context)
         width = max(int(lengths.max(initial=1)), 1)
         mask = gather(panel.mask, series, starts, width)
         mask = mask & (np.arange(width) < lengths[:, None])[..., None]
-        windows = np.where(mask, gather(values, series, starts, width), 0.0)
+        if self.scaler.affine:
+            windows = gather(panel.values, series, starts, width)
+            windows = self.scaler.forward(windows, mask, panel.variables)
+        else:  # entries that have no logarithm are named wherever they are
+            values = self.scaler.forward(panel.values, panel.mask, panel.variables)
+            windows = np.where(mask, gather(values, series, starts, width), 0.0)
         total = max(panel.n_steps, int(ends.max(initial=0)) + horizon)
         inputs = self.design.build(panel.index, total, covariates)
         if inputs is None:
@@ -202,7 +149,7 @@ class Engine:
                     n_samples=self.n_samples,
                     generator=generator,
                 )
-                parts.append(_widen(_on_cpu(part), self.widening))
+                parts.append(widen(on_cpu(part), self.widening))
         return Predictions(parts, self.scaler)
 
     def sample(self, histories: Histories, horizon: int, n_samples: int, seed: int) -> Array:
@@ -221,41 +168,56 @@ class Engine:
                     lengths=torch.as_tensor(chunk.lengths),
                     generator=generator,
                 )
-                parts.append(_numpy(_widen_samples(paths.cpu(), self.widening)))
+                parts.append(to_numpy(widen_samples(paths.cpu(), self.widening)))
         return self.scaler.inverse(np.concatenate(parts, axis=1))
 
-    def smooth(self, panel: Panel, covariates: Panel | None) -> Predictions:
+    def smooth(self, panel: Panel, covariates: Panel | None) -> Smoothed:
         """Distributions of every entry given all observed ones, ``(B, T, F)``."""
+        return Smoothed(self, panel, covariates)
 
-        def run(x: Tensor, mask: Tensor, inputs: Tensor | None) -> Predictive:
+    def smoothed(
+        self, panel: Panel, covariates: Panel | None, summary: Callable[[Predictions], Array]
+    ) -> Array:
+        """Summary of the distribution of every entry given all observed ones, ``(B, T, ...)``."""
+
+        def run(x: Tensor, mask: Tensor, inputs: Tensor | None) -> Array:
             generator = torch.Generator().manual_seed(self.model.seed)
-            return smooth_values(
+            part = smooth_values(
                 self.model, x, mask, inputs, n_samples=self.n_samples, generator=generator
             )
+            return summary(Predictions([on_cpu(part)], self.scaler))
 
-        pieces = self._along_time(panel, covariates, run)
-        return Predictions([_join_in_time(pieces)], self.scaler)
+        return self._along_time(panel, covariates, run)
 
     def latents(self, panel: Panel, covariates: Panel | None) -> LatentStates:
         """Smoothed latent moments."""
-        pieces = self._along_time(
-            panel, covariates, lambda x, mask, inputs: smooth_latents(self.model, x, mask, inputs)
+
+        def run(x: Tensor, mask: Tensor, inputs: Tensor | None) -> Array:
+            moments = smooth_latents(self.model, x, mask, inputs)
+            return to_numpy(torch.stack([moments.mean, moments.variance], dim=-1))
+
+        both = self._along_time(panel, covariates, run)
+        return LatentStates(both[..., 0], both[..., 1])
+
+    def latent_means(self, panel: Panel, covariates: Panel | None) -> Array:
+        """Smoothed latent means ``(B, T, L)``."""
+        return self._along_time(
+            panel,
+            covariates,
+            lambda x, mask, inputs: to_numpy(smooth_latents(self.model, x, mask, inputs).mean),
         )
-        mean = torch.cat([piece.value.mean[:, piece.keep] for piece in pieces], dim=1)
-        variance = torch.cat([piece.value.variance[:, piece.keep] for piece in pieces], dim=1)
-        return LatentStates(_numpy(mean), _numpy(variance))
 
     def log_density(self, panel: Panel, covariates: Panel | None) -> Array:
         """One-step predictive log density of each row, ``(B, T)``, in original units."""
 
-        def run(x: Tensor, mask: Tensor, inputs: Tensor | None) -> Tensor:
+        def run(x: Tensor, mask: Tensor, inputs: Tensor | None) -> Array:
             generator = torch.Generator().manual_seed(self.model.seed)
-            return one_step_log_density(
+            density = one_step_log_density(
                 self.model, x, mask, inputs, n_samples=self.n_samples, generator=generator
             )
+            return to_numpy(density)
 
-        pieces = self._along_time(panel, covariates, run, look_ahead=False)
-        density = _numpy(torch.cat([piece.value[:, piece.keep] for piece in pieces], dim=1))
+        density = self._along_time(panel, covariates, run, look_ahead=False)
         return density + self.scaler.log_slope(panel.values, panel.mask)
 
     # -- plumbing ----------------------------------------------------------------------------
@@ -263,11 +225,21 @@ class Engine:
     def _ready(self) -> _Ready:
         return _Ready(self)
 
-    def _chunks(self, histories: Histories, horizon: int, n_draws: int = 1) -> Iterator[Histories]:
+    @property
+    def _draws_forecasts(self) -> bool:
+        """Whether forecasts come from sample paths."""
+        model = self.model
+        return not model.closed_form or bool(model.n_inputs and not model.channelwise)
+
+    def _chunks(self, histories: Histories, horizon: int, n_draws: int = 0) -> Iterator[Histories]:
+        """Parts of the histories that fit into a pass; ``n_draws``: of sample paths wanted."""
         n_chains, width, features = histories.values.shape
         factor = features if self.model.channelwise else 1
-        sampled = self.n_samples if not self.model.closed_form else n_draws
-        per_chain = factor * self.model.latent_dim * max(width, sampled * horizon)
+        sampled = self.n_samples if self._draws_forecasts else n_draws
+        # Closed forms cut the filter's own work to size: what counts is what goes in and out.
+        per_chain = features * max(width, _LEVELS * horizon)
+        if sampled:
+            per_chain = factor * self.model.latent_dim * max(width, sampled * horizon)
         size = max(1, _ENTRIES_PER_PASS // max(per_chain, 1))
         for start in range(0, n_chains, size):
             part = slice(start, start + size)
@@ -284,37 +256,68 @@ class Engine:
         self,
         panel: Panel,
         covariates: Panel | None,
-        run: Callable[[Tensor, Tensor, Tensor | None], Any],
+        run: Callable[[Tensor, Tensor, Tensor | None], Array],
         look_ahead: bool = True,
-    ) -> list[_Piece]:
-        """Run over long series in overlapping pieces about as long as training windows.
+    ) -> Array:
+        """Run over series in overlapping pieces about as long as training windows.
 
-        Memory stays bounded, and each piece has a level of its own.
+        Memory stays bounded, and each piece has a level of its own. ``run`` gives an array
+        ``(N, width, ...)``; so many rows of it are kept as the pieces answer for.
         """
         values = self.scaler.forward(panel.values, panel.mask, panel.variables)
-        n_steps = panel.n_steps
-        inputs = self.design.build(panel.index, n_steps, covariates)
-        margin = self.sizes.context
-        body = margin
-        pieces = []
+        inputs = self.design.build(panel.index, panel.n_steps, covariates)
+        chains = panel.n_features if self.model.channelwise else 1
+        draws = 1 if self.model.closed_form else self.n_samples
+        batches = batches_of_pieces(
+            panel.n_series,
+            panel.n_steps,
+            self.sizes.context,
+            look_ahead=look_ahead,
+            most_rows=_ENTRIES_PER_PASS // (chains * self.model.latent_dim),
+            mix=draws == 1,
+        )
+        out: Array | None = None
         with self._ready() as device:
-            for start in range(0, n_steps, body):
-                stop = min(start + body, n_steps)
-                begin = max(start - margin, 0)
-                end = min(stop + margin, n_steps) if look_ahead else stop
-                part = slice(begin, end)
-                x, mask = _tensors(device, values[:, part], panel.mask[:, part])
-                known = None if inputs is None else _tensor(device, inputs[:, part])
-                keep = slice(start - begin, stop - begin)
-                pieces.append(_Piece(run(x, mask, known), keep))
-        return pieces
+            for batch in batches:
+                at = (batch.series, batch.begin, batch.width)
+                x, mask = _tensors(device, gather(values, *at), gather(panel.mask, *at))
+                found = run(
+                    x, mask, _tensor(device, None if inputs is None else gather(inputs, *at))
+                )
+                if out is None:
+                    out = np.zeros((panel.n_series, panel.n_steps, *found.shape[2:]))
+                for row, own in enumerate(found):
+                    start, stop = batch.start[row], batch.stop[row]
+                    first = start - batch.begin[row]
+                    out[batch.series[row], start:stop] = own[first : first + stop - start]
+        assert out is not None
+        return out
 
 
-class _Piece(NamedTuple):
-    """Result of a piece of time and the part of it that counts."""
+@dataclass(frozen=True)
+class Smoothed:
+    """Smoothed values in original units, computed piece by piece when asked for.
 
-    value: Any
-    keep: slice
+    Attributes
+    ----------
+    engine : Engine
+    panel : Panel
+    covariates : Panel or None
+    """
+
+    engine: Engine
+    panel: Panel
+    covariates: Panel | None
+
+    def mean(self) -> Array:
+        """Means ``(B, T, F)``."""
+        return self.engine.smoothed(self.panel, self.covariates, lambda found: found.mean())
+
+    def quantiles(self, levels: Array) -> Array:
+        """Quantiles ``(B, T, F, Q)``."""
+        return self.engine.smoothed(
+            self.panel, self.covariates, lambda found: found.quantiles(levels)
+        )
 
 
 class _Ready:
@@ -342,33 +345,3 @@ def _tensor(device: torch.device, values: Array | None) -> Tensor | None:
 def _tensors(device: torch.device, values: Array, mask: Mask) -> tuple[Tensor, Tensor]:
     x = torch.tensor(values, dtype=torch.float32, device=device)
     return x, torch.tensor(mask, device=device)
-
-
-def _widen(part: Predictive, factor: Array) -> Predictive:
-    """Spread around the mean times ``factor`` per variable."""
-    by = torch.as_tensor(factor, dtype=torch.float32)
-    if bool((by == 1.0).all()):
-        return part
-    if isinstance(part, NormalPredictive):
-        return NormalPredictive(part.mean, part.scale * by)
-    return SamplePredictive(_widen_samples(part.samples, factor))
-
-
-def _widen_samples(samples: Tensor, factor: Array) -> Tensor:
-    mean = samples.mean(0)
-    return mean + (samples - mean) * torch.as_tensor(factor, dtype=samples.dtype)
-
-
-def _on_cpu(part: Predictive) -> Predictive:
-    if isinstance(part, NormalPredictive):
-        return NormalPredictive(part.mean.cpu(), part.scale.cpu())
-    return SamplePredictive(part.samples.cpu())
-
-
-def _join_in_time(pieces: list[_Piece]) -> Predictive:
-    if isinstance(pieces[0].value, NormalPredictive):
-        mean = torch.cat([piece.value.mean[:, piece.keep].cpu() for piece in pieces], dim=1)
-        scale = torch.cat([piece.value.scale[:, piece.keep].cpu() for piece in pieces], dim=1)
-        return NormalPredictive(mean, scale)
-    samples = [piece.value.samples[:, :, piece.keep].cpu() for piece in pieces]
-    return SamplePredictive(torch.cat(samples, dim=2))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import r2_score
 
 from tsvae.estimation.checking import check_levels, check_weights
-from tsvae.estimation.engine import Engine, Histories, Predictions
+from tsvae.estimation.engine import Engine, Histories, Predictions, Smoothed
 from tsvae.estimation.reading import Problem
 from tsvae.panel import Panel, PanelIndex, RowPositions, concat, rolling_origins
 
@@ -117,7 +117,8 @@ class RowForecast:
         Place of each row on the history's grid.
     lengths : ndarray (B,)
         Rows of the history.
-    smoothed, ahead : Predictions or None
+    smoothed : Smoothed or None
+    ahead : Predictions or None
     problem : Problem
         History with the covariates extended to the last row.
     horizon : int
@@ -128,7 +129,7 @@ class RowForecast:
     series: NDArray[np.int64]
     step: NDArray[np.int64]
     lengths: NDArray[np.int64]
-    smoothed: Predictions | None
+    smoothed: Smoothed | None
     ahead: Predictions | None
     problem: Problem
     horizon: int
@@ -238,7 +239,7 @@ def latent_rows(engine: Engine, history: Problem, rows: Panel) -> Array:
     extended = _extend(history, rows, series, step, horizon)
     pad = [(0, 0), (0, horizon), (0, 0)]
     longer = Panel(np.pad(panel.values, pad), np.pad(panel.mask, pad), panel.index)
-    latent = engine.latents(longer, extended.covariates).mean
+    latent = engine.latent_means(longer, extended.covariates)
     out = np.zeros((rows.n_series, max(rows.index.n_steps, 1), latent.shape[-1]))
     out[rows.index.row_positions()] = latent[series, step]
     return out

@@ -7,7 +7,7 @@ decoder with a normal likelihood has closed forms; otherwise joint sample paths 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from tsvae.models.graphical import State, StatePosterior
 from tsvae.models.readout import linear_readout
 from tsvae.models.svae import SVAE
 from tsvae.models.views import Frame, Window, unfold_channels
+from tsvae.models.window_response import has_linear_response, window_response
 from tsvae.nn import masked_log_prob
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
 
 _LOG_2PI = math.log(2.0 * math.pi)
 _ENTRIES_AT_ONCE = 20_000_000  # of covariances between variables
+_STATES_AT_ONCE = 6_000_000  # entries of latent states (chains x steps x D)
+_FEWEST_ALIKE = 16  # chains that are worth the response of one: it costs about two filter passes
 
 
 class NormalPredictive(NamedTuple):
@@ -80,10 +83,11 @@ class SamplePredictive(NamedTuple):
 Predictive = NormalPredictive | SamplePredictive
 
 
-class _History(NamedTuple):
-    window: Window
+class _Ahead(NamedTuple):
+    """Where forecasts start: N chains, B series."""
+
     frame: Frame
-    filtered: Any
+    state: State
 
 
 class _Smoothed(NamedTuple):
@@ -101,12 +105,6 @@ def _look(
     return window, frame, model.potentials(window)
 
 
-def _filter(model: SVAE, x: Tensor, visible: Tensor, inputs: Tensor | None) -> _History:
-    window, frame, potentials = _look(model, x, visible, inputs)
-    filtered = model.dynamics.filter(potentials, window.inputs, window.lengths)
-    return _History(window, frame, filtered)
-
-
 def _smooth(model: SVAE, x: Tensor, visible: Tensor, inputs: Tensor | None) -> _Smoothed:
     window, frame, potentials = _look(model, x, visible, inputs)
     return _Smoothed(window, frame, model.infer(window, potentials))
@@ -122,15 +120,60 @@ def _restore(
     return values if spread else values + frame.level + effect
 
 
-def _state_after(model: SVAE, history: _History, lengths: Tensor | None) -> State:
-    n_steps = history.window.x.shape[1]
+def _last_states(
+    model: SVAE, x: Tensor, visible: Tensor, inputs: Tensor | None, lengths: Tensor | None
+) -> _Ahead:
+    """States after the first ``lengths`` rows; complete windows share one response."""
+    effect = model.effect(inputs)
+    frame = model.frame(x, visible, effect)
+    window = model.window(x, visible, inputs, frame, effect)
+    n_steps = x.shape[1]
     if lengths is None:
-        lengths = torch.full((history.frame.level.shape[0],), n_steps, dtype=torch.long)
-    lengths = lengths.to(history.window.x.device)
+        lengths = torch.full((x.shape[0],), n_steps)
+    lengths = lengths.to(x.device)
     if model.channelwise:
         lengths = lengths.repeat_interleave(model.n_features)
-    state: State = model.dynamics.state_after(history.filtered, lengths)
+    complete = window.visible.flatten(1).all(1) & (lengths == n_steps)
+    if int(complete.sum()) < _FEWEST_ALIKE or not has_linear_response(model):
+        complete = torch.zeros_like(complete)
+    rows, states = [], []
+    if bool(complete.any()):
+        response = window_response(model, n_steps, window.x)
+        rows.append(complete.nonzero().squeeze(1))
+        states.append(State(response.mean(window.x[complete]), response.covariance))
+    others = (~complete).nonzero().squeeze(1)
+    at_once = max(1, _STATES_AT_ONCE // (n_steps * model.latent_dim))
+    for part in others.split(at_once) if len(others) else ():
+        rows.append(part)
+        states.append(_filtered_states(model, window, part, lengths))
+    return _Ahead(frame, _in_order(rows, states))
+
+
+def _filtered_states(model: SVAE, window: Window, rows: Tensor, lengths: Tensor) -> State:
+    """States of some chains by a filter pass."""
+    inputs = window.inputs
+    part = Window(
+        window.x[rows],
+        window.target[rows],
+        window.visible[rows],
+        None if inputs is None else inputs[rows],
+        window.lengths[rows],
+    )
+    filtered = model.dynamics.filter(model.potentials(part), part.inputs, part.lengths)
+    state: State = model.dynamics.state_after(filtered, lengths[rows])
     return state
+
+
+def _in_order(rows: list[Tensor], states: list[State]) -> State:
+    """Put the states of parts of the chains where the chains are."""
+    if len(states) == 1:
+        return states[0]
+    order = torch.cat(rows).argsort()
+    covariance = [s.covariance.expand(len(s.mean), -1, -1, -1) for s in states]
+    return State(
+        torch.cat([s.mean for s in states])[order],
+        torch.cat(covariance)[order],
+    )
 
 
 @torch.no_grad()
@@ -182,8 +225,7 @@ def forecast(
             generator=generator,
         )
         return SamplePredictive(paths)
-    history = _filter(model, x, visible, inputs)
-    mean, covariance = _state_after(model, history, lengths)
+    frame, (mean, covariance) = _last_states(model, x, visible, inputs, lengths)
     readout = linear_readout(model.dynamics.plug_in(), model.decoder.emission_matrix, horizon)
     params = model.decoder(mean.new_zeros(model.latent_dim))
     variance = readout.variance(covariance) + params.scale**2
@@ -191,8 +233,8 @@ def forecast(
     variance = variance.expand_as(location)
     effect = model.effect(future_inputs)
     return NormalPredictive(
-        _restore(model, location, history.frame, effect),
-        _restore(model, variance.sqrt(), history.frame, effect, spread=True),
+        _restore(model, location, frame, effect),
+        _restore(model, variance.sqrt(), frame, effect, spread=True),
     )
 
 
@@ -211,12 +253,11 @@ def sample_paths(
 ) -> Tensor:
     """Joint sample paths ``(S, B, H, F)``; parameters as in :func:`forecast`."""
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    history = _filter(model, x, visible, inputs)
-    state = _state_after(model, history, lengths)
+    frame, state = _last_states(model, x, visible, inputs, lengths)
     state_inputs = None if model.channelwise else future_inputs
     z = model.dynamics.sample_forecast(state, horizon, n_samples, generator, state_inputs)
     draws = model.decoder.likelihood.sample(model.decoder(z), generator)
-    return _restore(model, draws, history.frame, model.effect(future_inputs))
+    return _restore(model, draws, frame, model.effect(future_inputs))
 
 
 @torch.no_grad()
