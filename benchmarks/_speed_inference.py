@@ -16,7 +16,18 @@ from _speed_problems import (
     our_moments,
     relative_difference,
 )
-from _speed_timing import Options, Part, Table, Times, geometric_mean, ms, race, ratio, verdict
+from _speed_timing import (
+    Options,
+    Part,
+    Table,
+    Times,
+    geometric_mean,
+    ms,
+    progress,
+    race,
+    ratio,
+    verdict,
+)
 
 SHAPES = (Shape(5, 24, 50), Shape(32, 200, 16), Shape(16, 1000, 32))
 LONG_SHAPES = (Shape(1, 10_000, 8), Shape(1, 100_000, 4))
@@ -151,7 +162,9 @@ def _contest(contest: Contest, shape: Shape, options: Options) -> Row:
                 f"error: {name} and ours differ by {differences[name]:.2g} of the largest entry at "
                 f"{shape}; expected less than {TOLERANCE:g}."
             )
-    return Row(shape, race(contest, budget=options.budget), differences)
+    row = Row(shape, race(contest, budget=options.budget), differences)
+    progress(f"{shape}: " + ", ".join(f"{name} {ms(t.cpu_ms)}" for name, t in row.times.items()))
+    return row
 
 
 def _against_dynamax(rows: Sequence[Row], threads: int) -> list[float]:

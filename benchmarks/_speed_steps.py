@@ -21,7 +21,7 @@ from _speed_problems import (
     our_training_pass,
     relative_difference,
 )
-from _speed_timing import Options, Part, Ratio, Table, Times, ms, race, ratio, verdict
+from _speed_timing import Options, Part, Ratio, Table, Times, ms, progress, race, ratio, verdict
 from torch import Tensor, nn
 
 from tsvae import lds
@@ -207,10 +207,14 @@ def measure(setting: Setting, missing: float, options: Options) -> list[Row]:
             times = trainers[name].run(1 + steps)
             found[name].wall.append(Times(times.wall[1:], times.cpu[1:]).wall_ms)
             found[name].cpu.append(Times(times.wall[1:], times.cpu[1:]).cpu_ms)
-    return [
+    rows = [
         Row(setting, name, missing, found["plain"], found[name], first[name])
         for name in GROUP_SIZES
     ]
+    for row in rows:
+        judged = row.ratio.judged(options.threads)
+        progress(f"{setting}, {missing:.0%} missing, {row.dynamics}: {judged:.2f}")
+    return rows
 
 
 def run_steps(options: Options) -> Part:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -98,6 +99,12 @@ class Ratio(NamedTuple):
     def judged(self, threads: int) -> float:
         """Return CPU time's on one thread, wall time's on several."""
         return self.cpu if threads == 1 else self.wall
+
+
+def progress(text: str) -> None:
+    """Say on standard error what has been measured: a part can take minutes."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
 
 
 def clock(function: Callable[[], object]) -> Times:
