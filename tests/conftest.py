@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -30,6 +31,43 @@ def _close_figures():
 
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
+
+
+@contextmanager
+def fewest_steps_of_an_epoch(n_steps):
+    """Change how many steps make an epoch of small data."""
+    from tsvae._denoiser import fitting as denoiser
+    from tsvae._linker import fitting as linker
+    from tsvae.estimation import fitting as forecaster
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (denoiser, linker, forecaster):
+            patch.setattr(module, "_EPOCH_STEPS", (n_steps, module._EPOCH_STEPS[1]))
+        yield
+
+
+@pytest.fixture(scope="module")
+def short_epochs():
+    """Epochs of small data have 2 steps, not 20: for tests that do not ask what was learned.
+
+    For a module by ``pytestmark = pytest.mark.usefixtures("short_epochs")``; worker processes do
+    not see it.
+    """
+    with fewest_steps_of_an_epoch(2):
+        yield
+
+
+@pytest.fixture
+def full_epochs():
+    """Epochs as they are, for one test of a module that has short ones."""
+    with fewest_steps_of_an_epoch(20):
+        yield
+
+
+@pytest.fixture(scope="session")
+def epochs_of():
+    """``with epochs_of(n_steps):`` in fixtures of a module that has short epochs."""
+    return fewest_steps_of_an_epoch
 
 
 def pytest_collection_modifyitems(config, items):

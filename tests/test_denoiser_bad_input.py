@@ -16,6 +16,8 @@ from sklearn.exceptions import NotFittedError
 
 from tsvae import SVAEForecaster, VAEDenoiser
 
+pytestmark = pytest.mark.usefixtures("short_epochs")
+
 FAST = {
     "latent_dim": 2,
     "architecture": "mlp",

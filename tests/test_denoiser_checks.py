@@ -16,6 +16,8 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 
 from tsvae import VAEDenoiser
 
+pytestmark = pytest.mark.usefixtures("short_epochs")
+
 FAST = {
     "latent_dim": 2,
     "architecture": "mlp",
@@ -39,7 +41,7 @@ def checked(output):
 
 
 @parametrize_with_checks([checked(output) for output in OUTPUTS])
-def test_scikit_learn_check(estimator, check):
+def test_scikit_learn_check(estimator, check, full_epochs):
     check(estimator)
 
 

@@ -9,6 +9,8 @@ import pytest
 from tsvae import VAEDenoiser
 from tsvae._records.signals import SignalReader
 
+pytestmark = pytest.mark.usefixtures("short_epochs")
+
 FAST = {
     "latent_dim": 2,
     "architecture": "mlp",

@@ -29,6 +29,8 @@ from sklearn.preprocessing import StandardScaler
 
 from tsvae import VAEDenoiser
 
+pytestmark = pytest.mark.usefixtures("short_epochs")
+
 FAST = {
     "latent_dim": 2,
     "architecture": "mlp",
@@ -140,7 +142,7 @@ def test_weighted_score():
 
 
 @pytest.mark.slow  # two worker processes have to start
-def test_search_is_the_same_in_two_processes():
+def test_search_is_the_same_in_two_processes(full_epochs):
     def search(n_jobs):
         options = {"cv": KFold(2), "n_jobs": n_jobs, "error_score": "raise"}
         return GridSearchCV(small(), GRID, **options).fit(TABLE)

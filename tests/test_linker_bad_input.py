@@ -18,6 +18,8 @@ from sklearn.exceptions import NotFittedError
 from tsvae import PairVAELinker, VAEDenoiser
 from tsvae.linker import PretrainingWarning
 
+pytestmark = pytest.mark.usefixtures("short_epochs")
+
 FAST = {"latent_dim": 2, "hidden_sizes": (8,), "max_epochs": 1, "random_state": 0}
 N, T, U = 24, 10, 6
 RNG = np.random.default_rng(0)

@@ -16,6 +16,8 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 
 from tsvae import PairVAELinker
 
+pytestmark = pytest.mark.usefixtures("short_epochs")
+
 FAST = {"latent_dim": 2, "hidden_sizes": (8,), "max_epochs": 1, "random_state": 0}
 
 
@@ -29,7 +31,7 @@ def checked():
 
 
 @parametrize_with_checks([checked()])
-def test_scikit_learn_check(estimator, check):
+def test_scikit_learn_check(estimator, check, full_epochs):
     check(estimator)
 
 

@@ -11,6 +11,8 @@ import pytest
 from tsvae import PairVAELinker
 from tsvae._linker import predicting
 
+pytestmark = pytest.mark.usefixtures("short_epochs")
+
 FAST = {"latent_dim": 2, "hidden_sizes": (8,), "max_epochs": 1, "random_state": 0}
 N, T, U = 40, 12, 7
 Q = pd.Index(np.linspace(0.1, 1.2, T), name="q")
@@ -400,7 +402,7 @@ def test_masks_stand_for_nan():
 # -- error bars, regions, logarithms ----------------------------------------------------------
 
 
-def test_error_bars_say_which_points_count():
+def test_error_bars_say_which_points_count(full_epochs):
     X, y = tables()
     rng = np.random.default_rng(2)
     y_sigma = y * 0.0 + np.where(rng.random(y.shape) < 0.4, 1.0, 0.01)
@@ -459,7 +461,7 @@ def test_regions_in_units_of_the_axis():
     np.testing.assert_array_equal(small(**settings).fit(*arrays).predict(arrays[0]), found)
 
 
-def test_a_region_with_more_weight_fits_better():
+def test_a_region_with_more_weight_fits_better(full_epochs):
     X, y = tables()
     rng = np.random.default_rng(0)
     other = y + np.where(np.arange(U) < 3, 0.0, 1.0) * rng.standard_normal(y.shape)
@@ -482,7 +484,7 @@ def intensities():
     return X, y.mask(rng.random(y.shape) < 0.03, -2.0)
 
 
-def test_logarithms_come_back_in_the_units_given():
+def test_logarithms_come_back_in_the_units_given(full_epochs):
     X, y = intensities()
     linker = everything(trained(log_scale=(False, True)).fit(X, y), X, y)
     rest = y > 10.0
@@ -595,9 +597,10 @@ def test_records_far_away_are_finite_and_flagged(factor):
 
 
 @pytest.fixture(scope="module")
-def fitted():
+def fitted(epochs_of):
     X, y = tables()
-    return trained().fit(X, y), X, y
+    with epochs_of(20):
+        return trained().fit(X, y), X, y
 
 
 def test_out_of_range(fitted):

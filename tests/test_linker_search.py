@@ -31,6 +31,8 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from tsvae import PairVAELinker
 
+pytestmark = pytest.mark.usefixtures("short_epochs")
+
 FAST = {"latent_dim": 2, "hidden_sizes": (8,), "max_epochs": 1, "random_state": 0}
 N, T, U = 40, 12, 7
 GRID = {"latent_dim": [1, 2], "weights": [(1, 1, 1, 1), (0, 0, 1, 1)]}
@@ -129,7 +131,7 @@ def test_score_is_the_mean_r2_of_the_columns():
 
 
 @pytest.mark.slow  # two worker processes have to start
-def test_search_is_the_same_in_two_processes():
+def test_search_is_the_same_in_two_processes(full_epochs):
     def search(n_jobs):
         options = {"cv": KFold(2), "n_jobs": n_jobs, "error_score": "raise"}
         return GridSearchCV(small(), GRID, **options).fit(X_GAPS, Y_GAPS)
