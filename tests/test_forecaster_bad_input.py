@@ -15,6 +15,8 @@ from sklearn.exceptions import NotFittedError
 
 from tsvae import SVAEForecaster
 
+pytestmark = pytest.mark.usefixtures("short_epochs")
+
 FAST = {
     "horizon": 3,
     "context_length": 16,

@@ -16,6 +16,8 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 
 from tsvae import SVAEForecaster
 
+pytestmark = pytest.mark.usefixtures("short_epochs")
+
 FAST = {
     "horizon": 3,
     "context_length": 16,
@@ -53,7 +55,7 @@ def small(**settings):
     expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
     xfail_strict=True,
 )
-def test_scikit_learn_check(estimator, check):
+def test_scikit_learn_check(estimator, check, full_epochs):
     check(estimator)
 
 

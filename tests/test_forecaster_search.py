@@ -37,6 +37,8 @@ from tsvae.metrics import (
 )
 from tsvae.model_selection import RollingOriginSplit
 
+pytestmark = pytest.mark.usefixtures("short_epochs")
+
 FAST = {
     "horizon": 3,
     "context_length": 16,
@@ -88,7 +90,7 @@ def search(data, cv, settings=None, **options):
 
 @pytest.mark.slow  # two worker processes have to start
 @pytest.mark.parametrize("data", [TABLE, PANEL], ids=["frame", "panel"])
-def test_search_over_origins_is_the_same_in_two_processes(data):
+def test_search_over_origins_is_the_same_in_two_processes(data, full_epochs):
     one, two = search(data, SPLIT), search(data, SPLIT, n_jobs=2)
     scores = one.cv_results_["mean_test_score"]
     assert np.isfinite(scores).all() and (scores < 0).all()
@@ -100,7 +102,7 @@ def test_search_over_origins_is_the_same_in_two_processes(data):
 
 
 @pytest.mark.slow
-def test_fits_in_two_processes_give_the_same_forecasts():
+def test_fits_in_two_processes_give_the_same_forecasts(full_epochs):
     options = {"cv": SPLIT, "return_estimator": True, "error_score": "raise"}
     one = cross_validate(small(), TABLE, **options)["estimator"]
     two = cross_validate(small(), TABLE, n_jobs=2, **options)["estimator"]
