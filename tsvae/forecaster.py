@@ -11,7 +11,8 @@ from tsvae._forecaster.ahead import AheadMixin
 from tsvae._forecaster.inside import InsideMixin, LatentDynamics
 from tsvae._forecaster.parameters import PARAMETER_CONSTRAINTS
 from tsvae.estimation.checking import check_possible, check_settings
-from tsvae.estimation.forecasting import masked_r2, origin_crps
+from tsvae.estimation.forecasting import masked_r2
+from tsvae.estimation.origins import origin_crps
 from tsvae.estimation.reading import Problem
 from tsvae.estimation.structured import fit_structured
 

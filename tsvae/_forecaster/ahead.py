@@ -15,11 +15,11 @@ from tsvae.estimation.forecasting import (
     StepForecast,
     as_pair,
     continue_history,
-    forecast_origins,
     forecast_rows,
     forecast_steps,
     history_windows,
 )
+from tsvae.estimation.origins import forecast_origins
 from tsvae.estimation.reading import Problem
 from tsvae.estimation.structured import StructuredFit
 from tsvae.panel import Panel, write, write_samples
@@ -196,4 +196,16 @@ class AheadMixin(ForecasterPlumbing):
         quantiles: Sequence[float] | None = None,
     ) -> NDArray[np.float64]:
         """Batched forecasts of back-tests: ``(O, B, H, F)`` means or ``(O, B, H, F, Q)``."""
-        return forecast_origins(self._engine(), panel, origins, horizon, quantiles)
+        found = forecast_origins(self._engine(), panel, origins, horizon)
+        return found.mean() if quantiles is None else found.quantiles(check_levels(quantiles))
+
+    def _forecast_origins_at_once(
+        self,
+        panel: Panel,
+        origins: NDArray[np.int64],
+        horizon: int,
+        quantiles: Sequence[float],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Means and quantiles of :meth:`_forecast_origins` from one pass."""
+        found = forecast_origins(self._engine(), panel, origins, horizon)
+        return found.mean(), found.quantiles(check_levels(quantiles))

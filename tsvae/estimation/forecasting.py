@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import r2_score
 
-from tsvae.estimation.checking import check_levels, check_weights
+from tsvae.estimation.checking import check_weights
 from tsvae.estimation.engine import Engine, Histories, Predictions, Smoothed
 from tsvae.estimation.reading import Problem
-from tsvae.panel import Panel, PanelIndex, RowPositions, concat, rolling_origins
+from tsvae.panel import Panel, PanelIndex, RowPositions, concat
 
 __all__ = [
     "RowForecast",
     "continue_history",
-    "forecast_origins",
     "forecast_rows",
     "forecast_steps",
     "history_windows",
-    "origin_crps",
 ]
 
 Array = NDArray[np.float64]
@@ -286,114 +283,3 @@ def _extend(
     values[at] = rows.index.take_rows(rows.values)[later]
     mask[at] = rows.index.take_rows(rows.mask)[later]
     return Problem(history.target, Panel(values, mask, known.index))
-
-
-def forecast_origins(
-    engine: Engine,
-    panel: Panel,
-    origins: NDArray[np.int64],
-    horizon: int,
-    quantiles: Sequence[float] | None,
-) -> Array:
-    """Forecast every series from every origin, batched.
-
-    Parameters
-    ----------
-    engine : Engine
-    panel : Panel
-    origins : ndarray of int (O,)
-        Rows of history before each forecast.
-    horizon : int
-    quantiles : sequence of float or None
-
-    Returns
-    -------
-    ndarray (O, B, H, F) or (O, B, H, F, Q)
-    """
-    n_series = panel.n_series
-    ends = np.repeat(np.asarray(origins, dtype=np.int64), n_series)
-    series = np.tile(np.arange(n_series), len(origins))
-    histories = engine.histories(panel, None, series, ends, horizon)
-    predictions = engine.forecast(histories, horizon)
-    flat = (
-        predictions.mean() if quantiles is None else predictions.quantiles(check_levels(quantiles))
-    )
-    return flat.reshape(len(origins), n_series, *flat.shape[1:])
-
-
-class _Scored(NamedTuple):
-    series: NDArray[np.int64]
-    origin: NDArray[np.int64]
-
-
-def origin_crps(engine: Engine, history: Panel, panel: Panel, context: int, horizon: int) -> float:
-    """Mean CRPS over rolling origins in model units.
-
-    Rows that continue the history are forecast from it, every ``horizon`` rows. Other data are
-    new series: their first rows are history, their last ``horizon`` steps are always scored.
-
-    Parameters
-    ----------
-    engine : Engine
-    history : Panel
-        Kept training rows.
-    panel : Panel
-        Data to score.
-    context : int
-        Rows of history at most.
-    horizon : int
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ValueError
-        If nothing can be scored.
-    """
-    joined = continue_history(history, panel, arrays=True)
-    if joined is not None:
-        first = history.lengths
-        scored = _every(first, joined.lengths, horizon)
-        data = joined
-    else:
-        data = panel
-        scored = _inside(panel, horizon)
-    histories = engine.histories(data, None, scored.series, scored.origin, horizon)
-    seen = histories.mask.any(axis=(1, 2))
-    truth, mask = _truth(engine, data, scored, horizon)
-    mask = mask & np.asarray(seen)[:, None, None]
-    if not mask.any():
-        raise ValueError(
-            f"X has no observed value to score after its history ({panel.describe()}, horizon "
-            f"{horizon}); give more rows, or fit with a shorter horizon."
-        )
-    return engine.forecast(histories, horizon).crps(truth, mask)
-
-
-def _every(first: NDArray[np.int64], last: NDArray[np.int64], horizon: int) -> _Scored:
-    """Origins ``first, first + horizon, ...`` below ``last``, series by series."""
-    counts = np.maximum(-(-(last - first) // horizon), 0)
-    series = np.repeat(np.arange(len(first)), counts)
-    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return _Scored(series, first[series] + number * horizon)
-
-
-def _inside(panel: Panel, horizon: int) -> _Scored:
-    """Origins inside new series: from the end backwards, each with some history."""
-    shortest = int(panel.lengths.min())
-    steps = min(horizon, max(shortest // 2, 1))
-    min_history = max(1, min(shortest - steps, horizon))
-    found = rolling_origins(panel.lengths, steps, step=horizon, min_history=min_history)
-    return _Scored(np.asarray(found.series), np.asarray(found.origin))
-
-
-def _truth(
-    engine: Engine, panel: Panel, scored: _Scored, horizon: int
-) -> tuple[Array, NDArray[np.bool_]]:
-    values = engine.scaler.forward(panel.values, panel.mask, panel.variables)
-    steps = scored.origin[:, None] + np.arange(horizon)
-    inside = steps < panel.n_steps
-    at = (scored.series[:, None], np.minimum(steps, panel.n_steps - 1))
-    return values[at], panel.mask[at] & inside[..., None]

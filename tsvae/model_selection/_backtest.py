@@ -105,7 +105,9 @@ def backtest(
     -----
     If the estimator has a method ``_forecast_origins(panel, origins, horizon, quantiles)``, all
     origins are forecast in one call; it returns means (O, B, H, F), or for a list of quantiles
-    an array (O, B, H, F, Q). Otherwise the estimator's `predict` is called origin by origin.
+    an array (O, B, H, F, Q). One that can give both from the same pass has
+    ``_forecast_origins_at_once(panel, origins, horizon, quantiles)``, which returns the two as a
+    pair. Otherwise the estimator's `predict` is called origin by origin.
     """
     from tsvae.panel import read_panel
 
@@ -241,6 +243,8 @@ def _covariate_rows(task: Task, start: int, stop: int) -> Any:
 def _forecast_together(estimator: Any, task: Task) -> Forecasts:
     """All origins in one call of the estimator's own batched forecast."""
     arguments = (task.panel, task.origins, task.horizon)
+    if task.levels and hasattr(estimator, "_forecast_origins_at_once"):
+        return Forecasts(*estimator._forecast_origins_at_once(*arguments, task.levels))
     predicted = np.asarray(estimator._forecast_origins(*arguments, None), dtype=float)
     quantiles = None
     if task.levels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,21 +117,84 @@ def collect(
 
     extra = [("quantile", levels)] if levels else []
     horizon = values.shape[2]
-    parts = [
-        write(value, _future(panel, int(origin), horizon), levels=extra)
-        for value, origin in zip(values, origins, strict=True)
-    ]
-    if is_table(parts[0]):
+
+    def part(number: int) -> Any:
+        index = _future(panel, int(origins[number]), horizon)
+        return write(values[number], index, levels=extra)
+
+    first = part(0)
+    if is_xarray(first):
+        rest = [part(number) for number in range(1, len(origins))]
+        return _stack_xarray([first, *rest], labels, _time_dim(panel.index))
+    if not is_table(first):
+        return _at_once(values, panel)
+    if _has_id_columns(panel):
         import pandas as pd
 
-        return pd.concat(parts, keys=list(labels), names=["origin", *parts[0].index.names])
-    if is_xarray(parts[0]):
-        return _stack_xarray(parts, labels, _time_dim(panel.index))
-    return np.stack(parts)
+        rest = [part(number) for number in range(1, len(origins))]
+        names = ["origin", *first.index.names]
+        return pd.concat([first, *rest], keys=list(labels), names=names)
+    return _stack_tables(first, values, panel, np.asarray(origins), labels)
+
+
+def _at_once(values: Float, panel: Panel) -> Float:
+    """Arrays of all origins: rows lie as they do in the values."""
+    shape = values.shape  # (O, B, H, F, ...)
+    ndim = panel.index.layout.ndim  # type: ignore[attr-defined]
+    if ndim == 3:
+        return values
+    rows = values.reshape(shape[0], shape[1] * shape[2], *shape[3:])
+    return rows[:, :, 0] if ndim == 1 else rows
+
+
+def _has_id_columns(panel: Panel) -> bool:
+    """Whether a frame holds time or series in columns beside the variables."""
+    return getattr(panel.index.layout, "time_column", None) is not None
+
+
+def _stack_tables(first: Any, values: Float, panel: Panel, origins: Any, labels: Any) -> Any:
+    """Table of all origins: the first one's columns, its rows with later stamps.
+
+    The same as joining one table per origin, at a hundredth of the work.
+    """
+    import pandas as pd
+
+    n_origins, n_rows = len(origins), len(first)
+    shift = np.repeat(origins - origins[0], n_rows)
+    rows = np.tile(np.arange(n_rows), n_origins)
+    names = ["origin", *first.index.names]
+    levels = [pd.Index(list(labels))]
+    codes = [np.repeat(np.arange(n_origins), n_rows)]
+    index = _future(panel, int(origins[0]), values.shape[2])
+    if not index.has_stamps:
+        levels.append(first.index)
+        codes.append(rows)
+    else:
+        position = (index.starts[index.row_series] + index.row_step)[rows] + shift
+        unique, at = np.unique(position, return_inverse=True)
+        own, own_codes = [], []
+        if isinstance(first.index, pd.MultiIndex):
+            own, own_codes = list(first.index.levels), [np.asarray(c) for c in first.index.codes]
+            own_codes = [code[rows] for code in own_codes]
+        time_level = index.layout.time_level if own else 0  # type: ignore[attr-defined]
+        own[time_level : time_level + 1] = [index.clock.stamps(unique)]
+        own_codes[time_level : time_level + 1] = [at]
+        levels += own
+        codes += own_codes
+    row_index = pd.MultiIndex(levels, codes, names=names)
+    data = values.reshape(n_origins * n_rows, -1)
+    if isinstance(first, pd.Series):
+        table = pd.Series(data[:, 0], index=row_index, name=first.name)
+    else:
+        table = pd.DataFrame(data, index=row_index, columns=first.columns)
+    table.attrs.update(first.attrs)
+    return table
 
 
 def _future(panel: Panel, origin: int, horizon: int) -> PanelIndex:
-    return panel.slice_time(0, origin).index.future(horizon)
+    """Index of the steps after an origin; all series of the panel are on one grid."""
+    index = panel.index
+    return dataclasses.replace(index, lengths=np.full_like(index.lengths, origin)).future(horizon)
 
 
 def _time_dim(index: PanelIndex) -> Any:
