@@ -8,24 +8,13 @@ filtered means :math:`m^+`, and :math:`H_t = J_t A`, :math:`E_t = A J_t`:
     m^+_t = H_t m^+_{t-1} + J_t c_t + S_t h_t, \qquad m_t = A m^+_{t-1} + c_t, \qquad
     \rho_t = J_t'h_t - X_t m_t = P_t^{-1}(m^+_t - m_t).
 
-Smoothing needs no inverse either: :math:`\xi_t = \partial \log Z / \partial m_t` (Bryson & Frazier
-1963) obeys
+**Gradients.** From :math:`dJ = -J\,dP\,X - S\,d\Lambda\,J` and
+:math:`dS = J\,dP\,J' - S\,d\Lambda\,S` follows
 
 .. math::
-    \xi_t = E_t' \xi_{t+1} + \rho_t, \qquad
-    \bar m_t = m_t + P_t \xi_t = m^+_t + S_t A' \xi_{t+1},
+    dm^+_t = J\,dP\,\rho - S\,d\Lambda\,m^+ + \dots,
 
-and the mean part of the local KL is the energy of the smoothed disturbances, a sum of non-negative
-terms: :math:`\tfrac12 \xi_1'\Sigma_0\xi_1 + \tfrac12 \sum_{t>1} \xi_t' Q \xi_t`.
-
-**Gradients.** From :math:`dJ = -J\,dP\,X - S\,d\Lambda\,J`, :math:`dS = J\,dP\,J' - S\,d\Lambda\,S`
-and :math:`dX = J'd\Lambda J - X\,dP\,X` follow
-
-.. math::
-    dm^+_t = J\,dP\,\rho - S\,d\Lambda\,m^+ + \dots, \qquad
-    d\xi_t = -X\,dP\,\xi - J'd\Lambda\,\bar m + \dots,
-
-with the adjoints running through the same links transposed. So the gradients with respect to P and
+with the adjoint running through the same links transposed. So the gradients with respect to P and
 :math:`\Lambda` are sums of outer products of states and adjoints.
 """
 
@@ -43,7 +32,6 @@ from tsvae.lds.components import (
     outer_sums,
     steps,
     symmetric,
-    times_matrix,
     times_vector,
     transpose,
 )
@@ -134,31 +122,40 @@ class GroupedMeans(NamedTuple):
     pull: Tensor
 
 
-def filter_means(inputs: ChainInputs, matrices: StepMatrices) -> GroupedMeans:
-    """Run the recursion of the means, differentiable in every input."""
-    return GroupedMeans(*_FilterMeans.apply(matrices, *inputs))  # type: ignore[no-untyped-call]
+@torch.no_grad()
+def constant_means(inputs: ChainInputs, matrices: StepMatrices) -> GroupedMeans:
+    """Run the recursion of the means without gradient."""
+    filtered = filtered_means(inputs, matrices)
+    predicted, pull = torch.empty_like(filtered), torch.empty_like(filtered)
+    keep, shrinkage, linear = matrices.keep, matrices.shrinkage, inputs.linear
+    first = steps(predicted, 0, 1)
+    first.copy_(inputs.start.expand_as(first))
+    parts = (steps(x, 0, 1) for x in (keep, linear, shrinkage, predicted))
+    steps(pull, 0, 1).copy_(_pull(*parts))
+    if filtered.shape[TIME] > 1:
+        by_blocks(
+            _predict_and_pull,
+            steps(filtered, 0, -1),
+            inputs.transition,
+            inputs.later_drift(),
+            *(steps(x, 1) for x in (keep, linear, shrinkage)),
+            into=(steps(predicted, 1), steps(pull, 1)),
+        )
+    return GroupedMeans(filtered, predicted, pull)
+
+
+def filter_means(inputs: ChainInputs, matrices: StepMatrices, found: GroupedMeans) -> GroupedMeans:
+    """Attach gradients of every input to the outcome of ``constant_means``."""
+    return GroupedMeans(*_FilterMeans.apply(matrices, found, *inputs))  # type: ignore[no-untyped-call]
 
 
 class _FilterMeans(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, matrices: StepMatrices, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, matrices: StepMatrices, found: GroupedMeans, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
         inputs = ChainInputs(*tensors)
-        filtered = filtered_means(inputs, matrices)
-        predicted, pull = torch.empty_like(filtered), torch.empty_like(filtered)
-        keep, shrinkage, linear = matrices.keep, matrices.shrinkage, inputs.linear
-        first = steps(predicted, 0, 1)
-        first.copy_(inputs.start.expand_as(first))
-        parts = (steps(x, 0, 1) for x in (keep, linear, shrinkage, predicted))
-        steps(pull, 0, 1).copy_(_pull(*parts))
-        if filtered.shape[TIME] > 1:
-            by_blocks(
-                _predict_and_pull,
-                steps(filtered, 0, -1),
-                inputs.transition,
-                inputs.later_drift(),
-                *(steps(x, 1) for x in (keep, linear, shrinkage)),
-                into=(steps(predicted, 1), steps(pull, 1)),
-            )
+        filtered, predicted, pull = (part.detach() for part in found)
         ctx.matrices, ctx.drift_shape = matrices, inputs.drift.shape
         ctx.save_for_backward(inputs.transition, filtered, pull)
         ctx.set_materialize_grads(False)
@@ -193,8 +190,9 @@ class _FilterMeans(torch.autograd.Function):
         )
         return (
             None,
+            None,
             grad_linear,
-            _sum_drift(grad_mean, ctx.drift_shape) if ctx.needs_input_grad[2] else None,
+            sum_drift(grad_mean, ctx.drift_shape) if ctx.needs_input_grad[3] else None,
             steps(grad_mean, 0, 1).sum(ALL, keepdim=True),
             grad_transition.sum(TIME, keepdim=True),
             grad_covariance,
@@ -220,127 +218,10 @@ def _filter_gradients(
     return grad_linear, grad_covariance, grad_precision, turned
 
 
-def _sum_drift(values: Tensor, shape: torch.Size) -> Tensor:
+def sum_drift(values: Tensor, shape: torch.Size) -> Tensor:
+    """Sum a gradient of the drift over what shares it; the first step is unused."""
     later = steps(values, 1)
     if shape[TIME] == 1:
         return later.sum_to_size(shape)
     short = later.sum_to_size(*shape[:1], shape[1] - 1, *shape[2:])
     return torch.cat((short.new_zeros(shape[0], 1, *shape[2:]), short), dim=TIME)
-
-
-class GroupedSmoothed(NamedTuple):
-    """Smoothed means and xi, the derivative of log Z by the predicted means."""
-
-    mean: Tensor
-    disturbance: Tensor
-
-
-def smooth_means(
-    means: GroupedMeans, inputs: ChainInputs, matrices: StepMatrices
-) -> GroupedSmoothed:
-    """Smoothed means, differentiable in the predicted means and every input."""
-    outputs = _SmoothMeans.apply(  # type: ignore[no-untyped-call]
-        matrices,
-        means.filtered.detach(),
-        means.pull,
-        means.predicted,
-        inputs.linear,
-        inputs.transition,
-        inputs.covariance,
-        inputs.precision,
-    )
-    return GroupedSmoothed(*outputs)
-
-
-class _SmoothMeans(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        matrices: StepMatrices,
-        filtered: Tensor,
-        pull: Tensor,
-        predicted: Tensor,
-        linear: Tensor,
-        transition: Tensor,
-        covariance: Tensor,
-        precision: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        links = transpose(steps(matrices.backward, 0, -1))
-        disturbance = affine(links, pull, reverse=True)
-        mean = torch.empty_like(filtered)
-        steps(mean, -1).copy_(steps(filtered, -1))
-        if mean.shape[TIME] > 1:
-            by_blocks(
-                _smoothed,
-                steps(filtered, 0, -1),
-                steps(disturbance, 1),
-                steps(matrices.gain, 0, -1),
-                transition,
-                into=(steps(mean, 0, -1),),
-            )
-        ctx.matrices = matrices
-        ctx.save_for_backward(covariance, mean, disturbance)
-        ctx.set_materialize_grads(False)
-        return mean, disturbance
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any, grad_mean: _Gradient, grad_disturbance: _Gradient
-    ) -> tuple[_Gradient, ...]:
-        covariance, mean, disturbance = ctx.saved_tensors
-        matrices: StepMatrices = ctx.matrices
-        if grad_mean is None:
-            source = torch.zeros_like(mean) if grad_disturbance is None else grad_disturbance
-        else:
-            source = times_vector(covariance, grad_mean, plus=grad_disturbance)
-        adjoint = affine(steps(matrices.backward, 0, -1), source)
-        grad_predicted, grad_linear, grad_covariance, grad_precision = by_blocks(
-            _smooth_gradients,
-            adjoint,
-            mean,
-            disturbance,
-            grad_mean,
-            matrices.keep,
-            matrices.shrinkage,
-        )
-        (grad_transition,) = by_blocks(
-            lambda left, right: (outer_sums(left, right, SHARED),),
-            steps(disturbance, 1),
-            steps(grad_linear, 0, -1),
-        )
-        return (
-            None,
-            None,
-            None,
-            grad_predicted,
-            grad_linear,
-            grad_transition.sum(TIME, keepdim=True),
-            grad_covariance,
-            grad_precision,
-        )
-
-
-def _smoothed(
-    filtered: Tensor, disturbance: Tensor, gain: Tensor, transition: Tensor
-) -> tuple[Tensor]:
-    back = times_matrix(gain, transpose(transition))
-    return (times_vector(back, disturbance, plus=filtered),)
-
-
-def _smooth_gradients(
-    adjoint: Tensor,
-    mean: Tensor,
-    disturbance: Tensor,
-    grad_mean: _Gradient,
-    keep: Tensor,
-    shrinkage: Tensor,
-) -> tuple[Tensor, ...]:
-    """Gradients of m, h, P and Lambda."""
-    grad_predicted = times_vector(shrinkage, adjoint).neg_()
-    if grad_mean is not None:
-        grad_predicted += grad_mean
-    grad_linear = times_vector(keep, adjoint)
-    grad_covariance = symmetric(outer_sums(grad_predicted, disturbance, SERIES))
-    grad_precision = symmetric(outer_sums(grad_linear, mean, SERIES)).neg()
-    return grad_predicted, grad_linear, grad_covariance, grad_precision

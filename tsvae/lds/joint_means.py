@@ -30,7 +30,7 @@ from torch.autograd.function import once_differentiable
 
 from tsvae.lds.joint_covariances import JointCovariances, JointPrecision
 from tsvae.lds.layout import times_group
-from tsvae.lds.linalg import safe_cholesky, symmetrize
+from tsvae.lds.linalg import root_or_zero, safe_cholesky, symmetrize
 from tsvae.lds.scans import affine_loop
 
 
@@ -138,15 +138,9 @@ def perturbation(precision: JointPrecision, transition: Tensor, noise: Noise) ->
     )
     behind = torch.nn.functional.pad(times_group(moves[1:], turned), (0, 0) * 3 + (0, 1))
     total = torch.cat((initial, ahead)) - behind
-    total = total + noise.potential * _safe_root(precision.potential).unsqueeze(2)
+    total = total + noise.potential * root_or_zero(precision.potential).unsqueeze(2)
     if noise.excess is not None:
         root = safe_cholesky(precision.excess).mT.to(dtype)
         weight = precision.followed.to(dtype)[..., None, None]
         total = total + weight * times_group(noise.excess, root)
     return total
-
-
-def _safe_root(values: Tensor) -> Tensor:
-    """Square root with gradient 0 at 0."""
-    positive = values > 0
-    return torch.where(positive, torch.where(positive, values, 1.0).sqrt(), 0.0)

@@ -100,6 +100,12 @@ def _cholesky_lapack(scaled: Tensor) -> Tensor:
     return factor
 
 
+def root_or_zero(values: Tensor) -> Tensor:
+    """Square root of non-negative numbers, with gradient 0 at 0."""
+    positive = values > 0
+    return torch.where(positive, torch.where(positive, values, 1.0).sqrt(), 0.0)
+
+
 def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
     """Solve ``matrix @ X = right`` for symmetric positive-definite ``matrix``."""
     size = matrix.shape[-1]

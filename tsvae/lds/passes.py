@@ -13,19 +13,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tsvae.lds.components import times_vector
 from tsvae.lds.filter_result import Chain
 from tsvae.lds.grouped_covariances import GroupedCovariances, StepMatrices, filter_covariances
 from tsvae.lds.grouped_means import (
     ChainInputs,
     GroupedMeans,
-    GroupedSmoothed,
+    constant_means,
     filter_means,
     filtered_means,
     predicted_means,
-    smooth_means,
 )
+from tsvae.lds.grouped_smoothing import GroupedSmoothed, SmoothedInputs, smooth_means
 from tsvae.lds.grouped_sums import log_normalizers, quadratic_sums
 from tsvae.lds.layout import SeriesLayout, matrices_out, matrix_planes_view, to_planes
+from tsvae.lds.linalg import root_or_zero, safe_cholesky
 from tsvae.lds.parameters import LDSParameters
 
 
@@ -39,10 +41,22 @@ class ParameterPlanes(NamedTuple):
 
 
 class ExcessPlanes(NamedTuple):
-    """What expected parameters add: ``weight (K, K, T, 1 or P, 1, G)``, ``shift (K, T, ...)``."""
+    """What expected parameters add.
+
+    Attributes
+    ----------
+    weight : Tensor (K, K, T, 1 or P, 1, G)
+    shift : Tensor (K, T, 1 or P, 1 or R, G)
+    root : Tensor (K, K, 1, 1, 1, G)
+        Cholesky factor of ``weight`` where it applies.
+    followed : Tensor (T, 1 or P, 1, 1)
+        1 there, else 0.
+    """
 
     weight: Tensor
     shift: Tensor
+    root: Tensor
+    followed: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +93,11 @@ class GroupedPass:
     def planes(self) -> GroupedMeans:
         """Filtered and predicted means."""
         with torch.set_grad_enabled(self.differentiable):
-            return filter_means(self.inputs, self.matrices)
+            return filter_means(self.inputs, self.matrices, self._constant_planes)
+
+    @cached_property
+    def _constant_planes(self) -> GroupedMeans:
+        return constant_means(self.inputs, self.matrices)
 
     @cached_property
     def _filtered_planes(self) -> Tensor:
@@ -128,18 +146,63 @@ class GroupedPass:
         return self.layout.slot_values(log_normalizers(self.planes, self.inputs))
 
     def smooth(self) -> GroupedSmoothed:
-        """Smoothed means and disturbances."""
-        return smooth_means(self.planes, self.inputs, self.matrices)
+        """Smoothed means and the mean part of the local KL."""
+        inputs = self._smoothed_inputs(self.inputs.linear, self.inputs.drift, self.inputs.start)
+        return smooth_means(inputs, self.matrices, self._constant_planes)
 
-    def disturbance_energy(self, smoothed: GroupedSmoothed) -> Tensor:
-        """Mean part of the local KL, (P, R)."""
-        xi = smoothed.disturbance
-        first = quadratic_sums(xi[:, :1], self.parameters.initial)
-        return first + quadratic_sums(xi[:, 1:], self.parameters.noise)
+    def _smoothed_inputs(self, linear: Tensor, drift: Tensor, start: Tensor) -> SmoothedInputs:
+        own = self.parameters
+        return SmoothedInputs(
+            linear,
+            drift,
+            start,
+            own.transition,
+            own.noise,
+            own.initial,
+            self.inputs.precision,
+        )
+
+    @property
+    def diagonal(self) -> bool:
+        """Whether the potentials' precisions are diagonal."""
+        return self.potential.ndim == 5
+
+    def sample(self, n_samples: int, generator: torch.Generator) -> Tensor:
+        """Joint samples ``(S, B, T, D)`` of all states, for diagonal potentials."""
+        linear = self.inputs.linear
+        shape = (*linear.shape[:3], linear.shape[3] * n_samples, linear.shape[4])
+
+        def draw() -> Tensor:
+            return torch.randn(shape, generator=generator, dtype=linear.dtype, device=linear.device)
+
+        return self.samples_from(draw(), draw(), draw() if self.excess else None, n_samples)
+
+    def samples_from(
+        self, moves: Tensor, errors: Tensor, pulls: Tensor | None, n_samples: int
+    ) -> Tensor:
+        """Turn standard normal numbers ``(K, T, P, R * S, G)`` into samples ``(S, B, T, D)``."""
+        noise, initial = (
+            _root_planes(part) for part in (self.parameters.noise, self.parameters.initial)
+        )
+
+        def repeat(values: Tensor) -> Tensor:
+            wide = values.shape[-2] > 1
+            return values.repeat_interleave(n_samples, dim=-2) if wide else values
+
+        precision = self.layout.pattern_planes(self.potential)
+        linear = torch.addcmul(repeat(self.inputs.linear), root_or_zero(precision), errors)
+        if pulls is not None and self.excess is not None:
+            pulled = times_vector(self.excess.root, pulls)
+            linear = linear + self.excess.followed * pulled
+        drift = times_vector(noise, moves, plus=repeat(self.inputs.drift))
+        start = times_vector(initial, moves[:, :1], plus=self.inputs.start)
+        smoothed = smooth_means(self._smoothed_inputs(linear, drift, start), self.matrices)
+        draws = smoothed.mean.unflatten(-2, (-1, n_samples)).unbind(-2)
+        return torch.stack([self.layout.planes_out(planes.contiguous()) for planes in draws])
 
     def potential_spread(self, covariance: Tensor) -> Tensor:
         """``sum_t,g tr(Lambda S)`` of the potentials alone, one number per pattern."""
-        if self.potential.ndim == 5:
+        if self.diagonal:
             covariance = covariance.diagonal(dim1=0, dim2=1).movedim(-1, 0)
             return (self.potential * covariance).sum((0, 1, 3, 4))
         return (self.potential * covariance).sum((0, 1, 2, 4, 5))
@@ -212,6 +275,12 @@ def _parameter_planes(params: LDSParameters) -> ParameterPlanes:
     )
 
 
+def _root_planes(matrices: Tensor) -> Tensor:
+    """Cholesky factors of parameter planes ``(K, K, 1, 1, 1, G)``."""
+    blocks = matrices[:, :, 0, 0, 0].permute(2, 0, 1)
+    return matrix_planes_view(safe_cholesky(blocks)[None, None])
+
+
 def _potential_planes(precision: Tensor, params: LDSParameters) -> Tensor:
     if precision.ndim == 3:
         return to_planes(precision, precision.shape[0], params.group_size)
@@ -237,9 +306,12 @@ class _Diagonal(torch.autograd.Function):
 def _excess_planes(params: LDSParameters, chain: Chain, layout: SeriesLayout) -> ExcessPlanes:
     assert params.excess is not None and chain.excess is not None
     size = params.group_size
-    weight = matrix_planes_view(params.excess.precision[None, None, :, :size, :size]).contiguous()
-    shift = chain.excess.linear
-    weight = weight * chain.excess.followed.mT[:, :, None, None]
+    own = params.excess.precision[:, :size, :size]
+    weight = matrix_planes_view(own[None, None]).contiguous()
+    root = matrix_planes_view(safe_cholesky(own)[None, None])
+    shift, followed = chain.excess.linear, chain.excess.followed.mT[:, :, None, None]
     if chain.excess.by_series:
-        return ExcessPlanes(weight, layout.planes_in(shift))
-    return ExcessPlanes(weight, layout.pattern_planes(to_planes(shift, shift.shape[0], size)))
+        shift = layout.planes_in(shift)
+    else:
+        shift = layout.pattern_planes(to_planes(shift, shift.shape[0], size))
+    return ExcessPlanes(weight * followed, shift, root, layout.pattern_planes(followed))

@@ -10,6 +10,7 @@ from tsvae.lds.joint_pass import JointPass
 from tsvae.lds.layout import covariances_out
 from tsvae.lds.linalg import safe_cholesky
 from tsvae.lds.parameters import LDSParameters
+from tsvae.lds.passes import GroupedPass
 from tsvae.lds.scans import affine_scan
 from tsvae.lds.smoothing import BackwardConditionals, backward_conditionals
 
@@ -25,7 +26,9 @@ def sample_posterior(
 ) -> Tensor:
     r"""Draw whole paths from q(z), differentiable in everything (reparameterised).
 
-    The last state is drawn from its filtered law, then
+    With a generator and diagonal potentials, smoothed means of perturbed data (module
+    ``grouped_smoothing``), which costs no more than means. Otherwise the last state is drawn from
+    its filtered law, then
     :math:`z_t = G_t z_{t+1} + \mathrm{offset}_t + V_t^{1/2} \epsilon_t` backwards
     (Frühwirth-Schnatter 1994; Carter & Kohn 1994).
 
@@ -53,10 +56,10 @@ def sample_posterior(
         If neither a generator nor noise is given, or noise has the wrong shape.
     """
     if conditionals is None:
-        joint = filtered.moments
+        found = filtered.moments
         drawn = generator if noise is None else None
-        if drawn is not None and isinstance(joint, JointPass) and joint.diagonal:
-            return joint.sample(n_samples, drawn)
+        if drawn is not None and isinstance(found, JointPass | GroupedPass) and found.diagonal:
+            return found.sample(n_samples, drawn)
         conditionals = backward_conditionals(params, filtered)
     mean = filtered.filtered_mean
     noise = standard_noise((n_samples, *mean.shape), mean, generator, noise)

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from tsvae.lds.filter_result import FilterResult, per_series
 from tsvae.lds.grouped_covariances import smooth_covariances
-from tsvae.lds.grouped_means import GroupedSmoothed
+from tsvae.lds.grouped_smoothing import GroupedSmoothed
 from tsvae.lds.joint_pass import JointPass
 from tsvae.lds.layout import covariances_out, matrices_out, matrix_planes_view, repeat_groups
 from tsvae.lds.linalg import identity_like, solve_positive, symmetrize
@@ -304,7 +304,7 @@ def _local_kl_planes(
     # The excess is in Lambda and its expectation is added back: only the potentials' own remains.
     spread = grouped.potential_spread(matrix_planes_view(smoothed.smoothed_covariance))
     shared = 0.5 * (grouped.log_det() - spread)
-    kl = filtered.layout.slot_values(grouped.disturbance_energy(smoothed.planes))
+    kl = filtered.layout.slot_values(smoothed.planes.energy)
     kl = kl + per_series(shared, filtered.pattern, filtered.n_series)
     if filtered.excess is None:
         return kl

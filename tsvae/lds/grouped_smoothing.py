@@ -1,0 +1,245 @@
+r"""Smoothed means and samples of groups of one or two dimensions, with hand-written gradients.
+
+Component-first arrays (module ``components``). With the filter's m, :math:`m^+`, :math:`\rho` and
+:math:`E_t = A J_t` (module ``grouped_means``), :math:`\xi_t = \partial \log Z / \partial m_t`
+(Bryson & Frazier 1963) gives the smoothed means without an inverse:
+
+.. math::
+    \xi_t = E_t' \xi_{t+1} + \rho_t, \qquad
+    \bar m_t = m_t + P_t \xi_t = m^+_t + S_t A' \xi_{t+1}.
+
+They minimise :math:`F(z) = U(z) + \sum_t \tfrac12 z_t'\Lambda_t z_t - h_t'z_t` with the energy of
+the disturbances
+
+.. math::
+    U = \tfrac12 e_0'\Sigma_0^{-1}e_0 + \tfrac12 \sum_{t>0} e_t'Q^{-1}e_t, \qquad
+    e_t = z_t - A z_{t-1} - c_t = Q\,\xi_t, \quad e_0 = \Sigma_0\,\xi_0,
+
+which is the mean part of the local KL, :math:`\tfrac12\xi_0'\Sigma_0\xi_0 + \dots`.
+
+**Gradients.** At the minimum, :math:`\partial_z F = 0`, so a loss with gradient g by the means
+changes by :math:`-\partial_\theta (\partial_w F)`, w being the smoothed means of :math:`h = g`
+without drift and start (one more pass), :math:`\omega` its :math:`\xi`:
+
+.. math::
+    \bar h = w, \quad \bar\Lambda_t = -w_t \bar m_t', \quad \bar c_t = \omega_t, \quad
+    \bar A = \sum_t \xi_t w_{t-1}' + \omega_t \bar m_{t-1}', \quad \bar Q = \sum_t \omega_t \xi_t'.
+
+The energy adds its own, :math:`\partial_z U = \xi_t - A'\xi_{t+1}` to g and :math:`-\xi` to
+:math:`\omega` above, where :math:`\bar Q` gains :math:`-\tfrac12\xi\xi'`.
+
+**Samples** (perturb and optimise; Papandreou & Yuille 2010; Durbin & Koopman 2002): the minimiser
+is a draw from q when :math:`m_0`, every :math:`c_t` and every :math:`h_t` move by normal numbers of
+covariance :math:`\Sigma_0`, Q and :math:`\Lambda_t`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tsvae.lds.components import (
+    TIME,
+    by_blocks,
+    outer_sums,
+    steps,
+    symmetric,
+    times_matrix,
+    times_vector,
+    transpose,
+)
+from tsvae.lds.grouped_covariances import StepMatrices
+from tsvae.lds.grouped_means import (
+    SERIES,
+    SHARED,
+    ChainInputs,
+    GroupedMeans,
+    constant_means,
+    sum_drift,
+)
+from tsvae.lds.recursions import affine
+
+_Gradient = Tensor | None
+
+
+class SmoothedInputs(NamedTuple):
+    """What smoothed means depend on; differentiable.
+
+    Attributes
+    ----------
+    linear : Tensor (K, T, P, R, G)
+        h.
+    drift : Tensor (K, T or 1, 1 or P, 1 or R, G)
+        c; its first step is unused.
+    start : Tensor (K, 1, 1 or P, 1 or R, G)
+        Mean of the first state.
+    transition, noise, initial : Tensor (K, K, 1, 1, 1, G)
+        A, Q, Sigma_0.
+    precision : Tensor (K, K, T, P, 1, G)
+        Lambda.
+    """
+
+    linear: Tensor
+    drift: Tensor
+    start: Tensor
+    transition: Tensor
+    noise: Tensor
+    initial: Tensor
+    precision: Tensor
+
+
+class GroupedSmoothed(NamedTuple):
+    """Smoothed means ``(K, T, P, R, G)`` and the energy of their disturbances ``(P, R)``."""
+
+    mean: Tensor
+    energy: Tensor
+
+
+def smooth_means(
+    inputs: SmoothedInputs, matrices: StepMatrices, found: GroupedMeans | None = None
+) -> GroupedSmoothed:
+    """Smoothed means and their energy, differentiable in every input.
+
+    Parameters
+    ----------
+    inputs : SmoothedInputs
+    matrices : StepMatrices
+    found : GroupedMeans, optional
+        Outcome of ``constant_means`` for these inputs, to share the work.
+
+    Returns
+    -------
+    GroupedSmoothed
+    """
+    return GroupedSmoothed(*_SmoothMeans.apply(matrices, found, *inputs))  # type: ignore[no-untyped-call]
+
+
+class _Path(NamedTuple):
+    """Smoothed means and xi."""
+
+    mean: Tensor
+    disturbance: Tensor
+
+
+def _smooth(transition: Tensor, matrices: StepMatrices, found: GroupedMeans) -> _Path:
+    disturbance = affine(transpose(steps(matrices.backward, 0, -1)), found.pull, reverse=True)
+    mean = torch.empty_like(found.filtered)
+    steps(mean, -1).copy_(steps(found.filtered, -1))
+    if mean.shape[TIME] > 1:
+        by_blocks(
+            _smoothed,
+            steps(found.filtered, 0, -1),
+            steps(disturbance, 1),
+            steps(matrices.gain, 0, -1),
+            transition,
+            into=(steps(mean, 0, -1),),
+        )
+    return _Path(mean, disturbance)
+
+
+def _smoothed(
+    filtered: Tensor, disturbance: Tensor, gain: Tensor, transition: Tensor
+) -> tuple[Tensor]:
+    back = times_matrix(gain, transpose(transition))
+    return (times_vector(back, disturbance, plus=filtered),)
+
+
+class _SmoothMeans(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, matrices: StepMatrices, found: GroupedMeans | None, *tensors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        given = SmoothedInputs(*tensors)
+        if found is None:
+            found = constant_means(_chain(given), matrices)
+        mean, disturbance = _smooth(given.transition, matrices, found)
+        ctx.matrices = matrices
+        ctx.shapes = given.drift.shape, given.start.shape
+        ctx.save_for_backward(given.transition, mean, disturbance)
+        ctx.set_materialize_grads(False)
+        return mean, _energy(disturbance, given)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_mean: _Gradient, grad_energy: _Gradient) -> tuple[_Gradient, ...]:
+        transition, mean, disturbance = ctx.saved_tensors
+        scale = None if grad_energy is None else grad_energy[None, :, :, None]
+        slope = torch.zeros_like(mean) if grad_mean is None else grad_mean
+        if scale is not None:
+            slope = slope + scale * _slope(disturbance, transition)
+        back, moved = _adjoint(slope, transition, ctx.matrices)
+        own = None if scale is None else scale * disturbance
+        (grad_precision,) = by_blocks(
+            lambda w, z: (symmetric(outer_sums(w, z, SERIES)).neg_(),), back, mean
+        )
+        grad_a, grad_q = by_blocks(
+            _parameter_gradients, moved, disturbance, own, _before(back), _before(mean)
+        )
+        if own is not None:
+            moved = moved - own
+        drift_shape, start_shape = ctx.shapes
+        return (
+            None,
+            None,
+            back,
+            sum_drift(moved, drift_shape) if ctx.needs_input_grad[3] else None,
+            steps(moved, 0, 1).sum_to_size(start_shape),
+            steps(grad_a, 1).sum(TIME, keepdim=True),
+            steps(grad_q, 1).sum(TIME, keepdim=True),
+            steps(grad_q, 0, 1),
+            grad_precision,
+        )
+
+
+def _chain(given: SmoothedInputs) -> ChainInputs:
+    """Arrange the inputs of a filter pass without gradients, which needs no covariances."""
+    linear, drift, start, transition = given[:4]
+    return ChainInputs(linear, drift, start, transition, given.precision, given.precision)
+
+
+def _energy(disturbance: Tensor, given: SmoothedInputs) -> Tensor:
+    first = steps(disturbance, 0, 1)
+    total = (times_vector(given.initial, first) * first).sum((0, 1, 4))
+    if disturbance.shape[TIME] > 1:
+        (each,) = by_blocks(
+            lambda xi, q: ((times_vector(q, xi) * xi).sum((0, 4), keepdim=True),),
+            steps(disturbance, 1),
+            given.noise,
+        )
+        total = total + each.sum((0, 1, 4))
+    return 0.5 * total
+
+
+def _slope(disturbance: Tensor, transition: Tensor) -> Tensor:
+    """Compute the derivative of the energy by the means, ``xi_t - A'xi_{t+1}``."""
+    out = disturbance.clone()
+    if out.shape[TIME] > 1:
+        later = times_vector(transpose(transition), steps(disturbance, 1))
+        steps(out, 0, -1).sub_(later)
+    return out
+
+
+def _adjoint(slope: Tensor, transition: Tensor, matrices: StepMatrices) -> _Path:
+    zero = slope.new_zeros(slope.shape[0], 1, 1, 1, 1)
+    chain = ChainInputs(slope, zero, zero, transition, slope, slope)
+    return _smooth(transition, matrices, constant_means(chain, matrices))
+
+
+def _before(states: Tensor) -> Tensor:
+    """Move every step's state one step ahead; the first row is not used."""
+    return torch.cat((steps(states, 0, 1), steps(states, 0, -1)), dim=TIME)
+
+
+def _parameter_gradients(
+    moved: Tensor, disturbance: Tensor, own: _Gradient, back: Tensor, mean: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of A and Q by each step, summed over series and patterns."""
+    grad_q = outer_sums(moved, disturbance, SHARED)
+    if own is not None:
+        grad_q -= 0.5 * outer_sums(own, disturbance, SHARED)
+        moved = moved - own
+    grad_a = outer_sums(disturbance, back, SHARED) + outer_sums(moved, mean, SHARED)
+    return grad_a, symmetric(grad_q)
