@@ -37,11 +37,16 @@ from torch import Tensor
 from tsvae.lds.components import LARGEST
 from tsvae.lds.filter_result import Chain, ChainExcess, FilterResult, Moments
 from tsvae.lds.joint_pass import run_joint
-from tsvae.lds.layout import series_layout
+from tsvae.lds.layout import SeriesLayout, series_layout
 from tsvae.lds.parameters import LDSParameters
 from tsvae.lds.passes import run_grouped
 from tsvae.lds.potentials import Potentials, block_precision
+from tsvae.lds.short_pass import ShortPass
 from tsvae.lds.stepwise_pass import run_stepwise
+
+# Chains of so many numbers T K are taken as one matrix each, if there are few of them.
+SHORT_CHAIN = 64
+FEW_CHAINS = 128
 
 
 def filter_states(
@@ -97,14 +102,22 @@ def filter_states(
     chain = _with_excess(params, potentials, precision, inputs, lengths)
     n_series = chain.linear.shape[0]
     layout = series_layout(n_series, chain.precision.shape[0], chain.pattern, groups, size)
-    moments: Moments | None
-    if size <= LARGEST:
-        moments = run_grouped(params, chain, drift, layout)
-    else:
-        moments = run_joint(params, chain, drift, layout)
-        if moments is None:
-            moments = run_stepwise(params, chain, drift, layout)
+    moments = _run(params, chain, drift, layout)
     return FilterResult(chain.pattern, chain.excess, layout, potentials.linear, moments)
+
+
+def _run(params: LDSParameters, chain: Chain, drift: Tensor, layout: SeriesLayout) -> Moments:
+    """Take the cheapest exact way for the shape, or one that always works."""
+    patterns, steps = chain.precision.shape[:2]
+    size, matrices = params.group_size, params.n_groups * patterns
+    moments: Moments | None = None
+    if steps * size <= SHORT_CHAIN and matrices <= FEW_CHAINS:
+        moments = run_joint(params, chain, drift, layout, ShortPass)
+    if moments is None and size <= LARGEST:
+        return run_grouped(params, chain, drift, layout)
+    if moments is None:
+        moments = run_joint(params, chain, drift, layout)
+    return run_stepwise(params, chain, drift, layout) if moments is None else moments
 
 
 def state_drift(params: LDSParameters, steps: int, inputs: Tensor | None) -> Tensor:

@@ -91,7 +91,10 @@ class JointPass:
 
     def log_det(self) -> Tensor:
         """Sum of ``log |I + P_t Lambda_t|``, (P,)."""
-        own = self.covariances.log_det.unflatten(0, (self.params.n_groups, -1)).sum(0)
+        return self._pattern_log_det(self.covariances.log_det)
+
+    def _pattern_log_det(self, log_det: Tensor) -> Tensor:
+        own = log_det.unflatten(0, (self.params.n_groups, -1)).sum(0)
         return (own - self.prior_log_det).to(self.linear.dtype)
 
     def total_precision(self) -> Tensor:
@@ -142,7 +145,10 @@ class JointPass:
     @recorded
     def deviation(self) -> Tensor:
         """Smoothed means less ``path``, (T, N, R, K)."""
-        return solve(self._inner, self._inner_covariances, self._right)
+        return self._solve(self._right)
+
+    def _solve(self, right: Tensor) -> Tensor:
+        return solve(self._inner, self._inner_covariances, right)
 
     @recorded
     def smoothed(self) -> Tensor:
@@ -220,7 +226,7 @@ class JointPass:
         path = self._wide(self.path)
         if path.shape[2] > 1:
             path = path.repeat_interleave(n_samples, dim=2)
-        states = path + solve(self._inner, self._inner_covariances, right)
+        states = path + self._solve(right)
         return self.layout.samples_out(states, n_samples)
 
     @recorded
@@ -298,7 +304,11 @@ class JointPass:
 
 
 def run_joint(
-    params: LDSParameters, chain: Chain, drift: Tensor, layout: SeriesLayout
+    params: LDSParameters,
+    chain: Chain,
+    drift: Tensor,
+    layout: SeriesLayout,
+    kind: type[JointPass] = JointPass,
 ) -> JointPass | None:
     """Eliminate, and prepare means.
 
@@ -309,6 +319,8 @@ def run_joint(
         Potentials and excess.
     drift : Tensor (B or 1, T, D)
     layout : SeriesLayout
+    kind : type, default=JointPass
+        Class of the result.
 
     Returns
     -------
@@ -338,7 +350,7 @@ def run_joint(
         followed=followed.mT.expand(-1, n_patterns).repeat(1, params.n_groups),
         potential=_potential_in(chain.precision, params),
     )
-    return JointPass(params, layout, precision, prior.log_det, path, moves, given, linear)
+    return kind(params, layout, precision, prior.log_det, path, moves, given, linear)
 
 
 class _Prior(NamedTuple):
