@@ -58,6 +58,7 @@ class InputDesign:
         Returns
         -------
         ndarray (B, n_steps, U) or None
+            Not to be written to: series may share their rows.
 
         Raises
         ------
@@ -85,6 +86,8 @@ class InputDesign:
             parts.append(found.values[..., order])
         if self.angles:
             parts.append(self._waves(index, n_steps))
+        if len(parts) == 1:
+            return parts[0]
         return np.concatenate(parts, axis=-1) if parts else None
 
     def _waves(self, index: PanelIndex, n_steps: int) -> Array:
@@ -93,9 +96,14 @@ class InputDesign:
         if index.clock is not self.clock and len(starts):
             # The same stamps on another clock: place them on the training data's.
             starts = self.clock.place(index.clock.stamps(starts)).position
-        steps = np.asarray(starts)[:, None, None] + np.arange(n_steps)[:, None]
+        # Series that start together share their waves.
+        unique, series = np.unique(np.asarray(starts), return_inverse=True)
+        steps = unique[:, None, None] + np.arange(n_steps)[:, None]
         phase = steps * np.asarray(self.angles)
-        return np.concatenate([np.sin(phase), np.cos(phase)], axis=-1)
+        waves = np.concatenate([np.sin(phase), np.cos(phase)], axis=-1)
+        if len(unique) == 1:
+            return np.broadcast_to(waves, (len(series), *waves.shape[1:]))
+        return waves[series]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""

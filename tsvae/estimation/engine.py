@@ -52,8 +52,9 @@ class Histories(NamedTuple):
     mask : bool ndarray (N, T, F)
     lengths : ndarray (N,)
         Rows of each.
-    inputs : ndarray (N, T, U) or None
-    future_inputs : ndarray (N, H, U) or None
+    inputs : ndarray (N or 1, T, U) or None
+        One row if all windows share them.
+    future_inputs : ndarray (N or 1, H, U) or None
     """
 
     values: Array
@@ -123,6 +124,9 @@ class Engine:
         inputs = self.design.build(panel.index, total, covariates)
         if inputs is None:
             return Histories(windows, mask, lengths, None, None)
+        stamps = panel.index.starts[series] + np.stack([starts, ends])
+        if covariates is None and self.model.channelwise and not np.ptp(stamps, axis=1).any():
+            series, starts, ends = series[:1], starts[:1], ends[:1]
         return Histories(
             windows,
             mask,
@@ -243,13 +247,12 @@ class Engine:
         size = max(1, _ENTRIES_PER_PASS // max(per_chain, 1))
         for start in range(0, n_chains, size):
             part = slice(start, start + size)
-            known, future = histories.inputs, histories.future_inputs
             yield Histories(
                 histories.values[part],
                 histories.mask[part],
                 histories.lengths[part],
-                None if known is None else known[part],
-                None if future is None else future[part],
+                _rows(histories.inputs, part),
+                _rows(histories.future_inputs, part),
             )
 
     def _along_time(
@@ -336,6 +339,11 @@ class _Ready:
     def __exit__(self, *details: object) -> None:
         self.engine.model.to("cpu")
         self.threads.__exit__(None, None, None)
+
+
+def _rows(inputs: Array | None, part: slice) -> Array | None:
+    """Rows of some windows; the one row that all share stays."""
+    return inputs if inputs is None or len(inputs) == 1 else inputs[part]
 
 
 def _tensor(device: torch.device, values: Array | None) -> Tensor | None:
