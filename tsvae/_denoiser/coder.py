@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tsvae._records.tensors import filled_batch
+from tsvae._records.working_copy import working_copy
 from tsvae.training import pinned_threads, resolve_device
 
 __all__ = ["Coder"]
@@ -59,8 +60,11 @@ class Coder:
     def _ready(self) -> Iterator[Any]:
         device = resolve_device(self.device)
         double = self.double and device.type != "mps"
-        model = copy.deepcopy(self.model).to(device, torch.float64 if double else torch.float32)
-        model.eval()
+        dtype = torch.float64 if double else torch.float32
+        if hasattr(self.model, "fit_prior"):  # tables that are no tensors of the model
+            model = copy.deepcopy(self.model).to(device, dtype).eval()
+        else:
+            model = working_copy(self.model, device, dtype)
         with pinned_threads(self.n_threads), torch.no_grad():
             yield model
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tsvae._records.tensors import filled_batch
+from tsvae._records.working_copy import working_copy
 from tsvae.models.pair import PairVAE
 from tsvae.training import pinned_threads, resolve_device
 
@@ -59,8 +59,7 @@ class Translator:
         device = resolve_device(self.device)
         steps = max(self.model.a.record_shape[0], self.model.b.record_shape[0])
         double = steps < _SHORT_FOR_DOUBLE and device.type != "mps"
-        model = copy.deepcopy(self.model).to(device, torch.float64 if double else torch.float32)
-        return model.eval()
+        return working_copy(self.model, device, torch.float64 if double else torch.float32)
 
     @contextmanager
     def _ready(self) -> Iterator[PairVAE]:
