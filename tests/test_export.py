@@ -85,25 +85,27 @@ def raw_condition(kind, n, dtype=np.float32):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("architecture", ["resnet", "conv", "mlp"])
 def test_every_part_of_every_model(kind, architecture, tmp_path):
-    denoiser, path = fitted(kind, architecture), tmp_path / "part.onnx"
+    denoiser = fitted(kind, architecture)
+    paths = {part: tmp_path / f"{part}.onnx" for part in ("denoise", "encode", "decode")}
+    results = {part: export_onnx(denoiser, path, part) for part, path in paths.items()}
+    assert all(result.largest_difference < 2e-5 for result in results.values())
+    assert all(result.path == paths[part] for part, result in results.items())
+    assert results["denoise"].output == "denoised"
     for n in (1, 7):
         values = waves(n, seed=2)[0]
         rounded = values.astype(np.float32).astype(float)
         given = options(kind, n)
-        result = export_onnx(denoiser, path, "denoise")
-        assert result.largest_difference < 2e-5
-        assert result.path == path and result.output == "denoised"
         inputs = graph_inputs(kind, values)
-        assert result.inputs == tuple(inputs)
+        assert results["denoise"].inputs == tuple(inputs)
         expected = denoiser.reconstruct(rounded, **given)
-        np.testing.assert_allclose(run(path, **inputs)[..., 0], expected, atol=30 * 1e-4)
-        assert export_onnx(denoiser, path, "encode").largest_difference < 2e-5
+        found = run(paths["denoise"], **inputs)
+        np.testing.assert_allclose(found[..., 0], expected, atol=30 * 1e-4)
         codes = denoiser.encode(rounded, **given)
-        np.testing.assert_allclose(run(path, **inputs), codes, atol=1e-4 * max(1, abs(codes).max()))
-        assert export_onnx(denoiser, path, "decode").largest_difference < 2e-5
+        found = run(paths["encode"], **inputs)
+        np.testing.assert_allclose(found, codes, atol=1e-4 * max(1, abs(codes).max()))
         codes = np.random.default_rng(3).normal(size=codes.shape).astype(np.float32)
         expected = denoiser.decode(codes.astype(float), **given)
-        found = run(path, code=codes, **raw_condition(kind, n))
+        found = run(paths["decode"], code=codes, **raw_condition(kind, n))
         np.testing.assert_allclose(found[..., 0], expected, atol=30 * 1e-4)
 
 

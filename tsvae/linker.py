@@ -157,7 +157,7 @@ class PairVAELinker(TransformerMixin, LinkerCoding):
     >>> X = np.sin(size * np.linspace(0, 3, 12)) + 0.01 * rng.standard_normal((80, 12))
     >>> y = np.exp(-size * np.linspace(0, 2, 7)) + 0.01 * rng.standard_normal((80, 7))
     >>> y[60:] = np.nan  # measured once
-    >>> linker = PairVAELinker(latent_dim=2, max_epochs=20, random_state=0).fit(X, y)
+    >>> linker = PairVAELinker(latent_dim=2, max_epochs=5, random_state=0).fit(X, y)
     >>> linker.predict(X).shape, linker.predict_inverse(y[:5]).shape
     ((80, 7), (5, 12))
     >>> linker.sample(X[:3], 50).shape, linker.link(X[:9], y[:9]).best.shape
