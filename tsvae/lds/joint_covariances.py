@@ -18,8 +18,8 @@ potentials before t, and
 
 one Cholesky factor per step. Backwards, :math:`z_t | z_{t+1}` has the gain :math:`G_t` and the
 covariance :math:`M_t^{-1}`, so :math:`\bar S_t = M_t^{-1} + G_t \bar S_{t+1} G_t'`. Differences of
-large numbers occur in :math:`\Omega` alone: the elimination runs in float64 and its results are
-kept in the precision of the potentials.
+large numbers occur in :math:`\Omega` alone: the elimination runs in float64 where these count, and
+its results are kept in the precision of the potentials.
 
 **Gradients.** :math:`d\Omega_{t+1} = dQ^{-1} - dB\,G - G'dB' + G'dM\,G` with
 :math:`dM_t = d\Omega_t + d\Lambda_t + \dots` passes adjoints on by a congruence recursion with the
@@ -36,10 +36,13 @@ from torch.autograd.function import once_differentiable
 
 from tsvae.lds.linalg import identity_like, symmetrize
 from tsvae.lds.scans import congruence_loop
-from tsvae.lds.steady import Settling, equal_runs
+from tsvae.lds.steady import Run, Settling, Steps, equal_runs
 
 # Numbers of a block of steps that the backward pass takes at once: it stays in the cache.
 BLOCK = 1 << 18
+# float32 is enough where squared pivots of M are at least this share of the largest entry of Q^-1:
+# rounding of the difference Omega then stays below 1e-4 of M.
+LEAST_SHARE = 1e-3
 
 _Gradient = Tensor | None
 
@@ -80,7 +83,7 @@ class JointCovariances(NamedTuple):
     Attributes
     ----------
     before : Tensor (T, N, K, K)
-        Omega, precision of z_t given the potentials before t.
+        Omega, precision of z_t given the potentials before t; empty with ``smooth``.
     conditional : Tensor (T, N, K, K)
         M^-1, covariance of z_t given z_{t+1}.
     gain : Tensor (T, N, K, K)
@@ -91,6 +94,8 @@ class JointCovariances(NamedTuple):
         Covariances given all potentials; empty if they were not asked for.
     smoothed_diagonal : Tensor (T, N, K)
         Their diagonals: cheaper to pass gradients to.
+    runs : list of Run
+        Where ``conditional`` and ``gain`` stay the same.
     """
 
     before: Tensor
@@ -99,6 +104,7 @@ class JointCovariances(NamedTuple):
     log_det: Tensor
     smoothed: Tensor
     smoothed_diagonal: Tensor
+    runs: list[Run]
 
 
 def joint_covariances(precision: JointPrecision, *, smooth: bool) -> JointCovariances:
@@ -108,72 +114,113 @@ def joint_covariances(precision: JointPrecision, *, smooth: bool) -> JointCovari
     ----------
     precision : JointPrecision
     smooth : bool
-        Whether smoothed covariances are wanted.
+        Whether smoothed covariances are wanted, in place of those before t.
 
     Returns
     -------
     JointCovariances
     """
-    return JointCovariances(*_Joint.apply(smooth, *precision))  # type: ignore[no-untyped-call]
+    runs: list[Run] = []
+    tensors = _Joint.apply(smooth, runs, *precision)  # type: ignore[no-untyped-call]
+    return JointCovariances._make((*tensors, runs))
 
 
 class _Workspace:
-    """Buffers of one elimination step in float64, and where its results go."""
+    """Results of the elimination, and the buffers of a step.
 
-    def __init__(self, n_steps: int, n: int, size: int, like: Tensor) -> None:
-        def wide(*shape: int) -> Tensor:
-            return torch.empty(shape, dtype=torch.float64, device=like.device)
+    Parameters
+    ----------
+    given : JointPrecision
+    dtype : torch.dtype
+        Of the elimination.
+    keep_before : bool
+        Whether Omega is wanted.
+    """
 
-        self.omega, self.total, self.root = (wide(n, size, size) for _ in range(3))
-        self.inverse, self.turned = wide(n, size, size), wide(n, size, size)
-        # ``pull`` is G', as contiguous as products over all steps want it.
-        self.failed = torch.empty(n, dtype=torch.int32, device=like.device)
-        self.pivots = wide(n_steps, n, size)
-        self.before, self.conditional, self.pull = (
-            like.new_empty(n_steps, n, size, size) for _ in range(3)
+    def __init__(self, given: JointPrecision, dtype: torch.dtype, keep_before: bool) -> None:
+        n_steps, n = given.followed.shape
+        like, size = given.potential, given.arriving.shape[-1]
+        self.same = dtype == like.dtype
+        self.omega, self.total, self.root, self.inverse, self.turned = (
+            torch.empty(n, size, size, dtype=dtype, device=like.device) for _ in range(5)
         )
+        self.pivots = torch.empty(n_steps, n, size, dtype=dtype, device=like.device)
+        self.failed = torch.zeros(n_steps, n, dtype=torch.int32, device=like.device)
+        # ``pull`` is G', as contiguous as products over all steps want it.
+        self.conditional, self.pull = (like.new_empty(n_steps, n, size, size) for _ in range(2))
+        self.before = torch.empty_like(self.pull) if keep_before else like.new_empty(0)
+        self.repairing = False
+        self.runs: list[Run] = []
 
-    def invert(self) -> Tensor:
-        """Inverse of ``total``; returns the diagonal of its Cholesky factor."""
-        torch.linalg.cholesky_ex(self.total, out=(self.root, self.failed))
-        if bool(self.failed.any()):
-            self._repair()
-        torch.cholesky_inverse(self.root, out=self.inverse)
-        return self.root.diagonal(dim1=-2, dim2=-1)
+    def invert(self, step: int, failed: Tensor, out: Tensor) -> None:
+        """Inverse of ``total`` into ``out``."""
+        torch.linalg.cholesky_ex(self.total, out=(self.root, failed))
+        if self.repairing and bool(failed.any()):
+            self._repair(failed)
+        torch.cholesky_inverse(self.root, out=out)
+        self.pivots[step] = self.root.diagonal(dim1=-2, dim2=-1)
 
-    def _repair(self) -> None:
+    def _repair(self, failed: Tensor) -> None:
         """Factor once more with the least diagonal that lets it through."""
         spread = self.total.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).mean(-1)
-        eye = identity_like(self.total)
+        eye, bad = identity_like(self.total), failed.clone()
         for power in range(-15, 1):
-            jitter = (self.failed > 0) * spread * 10.0**power
+            jitter = (bad > 0) * spread * 10.0**power
             moved = self.total + jitter[:, None, None] * eye
-            torch.linalg.cholesky_ex(moved, out=(self.root, self.failed))
-            if not bool(self.failed.any()):
+            torch.linalg.cholesky_ex(moved, out=(self.root, failed))
+            if not bool(failed.any()):
                 return
 
     def fill(self, last: int, stop: int) -> None:
         """Repeat the results of step ``last`` up to ``stop``."""
         for values in (self.before, self.conditional, self.pull, self.pivots):
-            values[last + 1 : stop] = values[last]
+            if len(values):
+                values[last + 1 : stop] = values[last]
+        self.runs.append(Run(last, stop))
+
+    def sound(self, largest: Tensor) -> bool:
+        """Whether no factor failed and no pivot is so small that rounding counts."""
+        least = self.pivots.amin().square()
+        return bool((self.failed == 0).all() & (least >= LEAST_SHARE * largest))
+
+
+def _elimination(given: JointPrecision, keep_before: bool) -> _Workspace:
+    """Run in the precision of the states where that is enough, else in float64."""
+    dtype = given.potential.dtype
+    largest = given.arriving.diagonal(dim1=-2, dim2=-1).amax()
+    if dtype != torch.float64:
+        # M exceeds C = A'Q^-1 A, so this tells most of it beforehand.
+        root, failed = torch.linalg.cholesky_ex(given.leaving)
+        least = root.diagonal(dim1=-2, dim2=-1).amin().square()
+        if bool((failed == 0).all() & (least >= LEAST_SHARE * largest)):
+            work = _Workspace(given, dtype, keep_before)
+            _run_elimination(given, work)
+            if work.sound(largest):
+                return work
+    work = _Workspace(given, torch.float64, keep_before)
+    _run_elimination(given, work)
+    if bool(work.failed.any()):
+        work.repairing = True
+        _run_elimination(given, work)
+    return work
 
 
 class _Joint(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, smooth: bool, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, smooth: bool, runs: list[Run], *inputs: Tensor) -> tuple[Tensor, ...]:
         given = JointPrecision(*inputs)
-        n_steps, n = given.followed.shape
-        work = _Workspace(n_steps, n, given.arriving.shape[-1], given.potential)
-        _run_elimination(given, work)
+        work = _elimination(given, keep_before=not smooth)
+        runs.extend(work.runs)
+        ctx.runs = runs
         conditional, gain = work.conditional, work.pull.mT
         smoothed = conditional.new_empty(0)
         diagonal = smoothed
         if smooth:
-            smoothed = congruence_loop(gain, conditional, True)
+            smoothed = congruence_loop(gain, conditional, True, runs=runs)
             diagonal = smoothed.diagonal(dim1=-2, dim2=-1).clone()
         ctx.save_for_backward(*inputs, conditional, gain, smoothed)
         ctx.set_materialize_grads(False)
-        log_det = 2.0 * work.pivots.log_().sum((0, 2))
+        log_det = 2.0 * work.pivots.log_().sum((0, 2), dtype=torch.float64)
         return work.before, conditional, gain, log_det, smoothed, diagonal
 
     @staticmethod
@@ -182,13 +229,13 @@ class _Joint(torch.autograd.Function):
         *inputs, conditional, gain, smoothed = ctx.saved_tensors
         given = JointPrecision(*inputs)
         returned = _Returned(*grads)
-        source, coupling = _adjoint_source(given, returned, conditional, gain, smoothed)
+        source, coupling = _adjoint_source(returned, conditional, gain, smoothed, ctx.runs)
         incoming = returned.before
         if incoming is not None:
             incoming = symmetrize(incoming)
             source[:-1] += gain[:-1] @ incoming[1:] @ gain[:-1].mT
         # Y_t, the adjoint of M_t; that of Omega_t adds the caller's own.
-        adjoint = congruence_loop(gain, source, True, out=source)
+        adjoint = congruence_loop(gain, source, True, out=source, runs=ctx.runs)
         reached = adjoint if incoming is None else adjoint + incoming
         coupling -= 2.0 * _contract(reached[1:], gain.mT[:-1])
         leaving, excess = _sums(adjoint, given.followed)
@@ -199,7 +246,7 @@ class _Joint(torch.autograd.Function):
         potential = adjoint
         if given.potential.ndim == 3:
             potential = adjoint.diagonal(dim1=-2, dim2=-1)
-        return (None, *blocks, None, potential)
+        return (None, None, *blocks, None, potential)
 
 
 class _Returned(NamedTuple):
@@ -214,15 +261,15 @@ class _Returned(NamedTuple):
 
 
 def _adjoint_source(
-    given: JointPrecision,
     returned: _Returned,
     conditional: Tensor,
     gain: Tensor,
     smoothed: Tensor,
+    runs: list[Run],
 ) -> tuple[Tensor, Tensor]:
     """Sum what a step's own results add to the adjoint of M_t, and to the gradient of B."""
     n_steps, n, size, _ = conditional.shape
-    later = _smoother_adjoint(returned, gain, smoothed)
+    later = _smoother_adjoint(returned, gain, smoothed, runs)
     source = torch.empty_like(conditional)
     coupling = conditional.new_zeros(n, size, size)
     weight = returned.log_det
@@ -256,7 +303,9 @@ def _subtract_symmetric(target: Tensor, value: Tensor, scale: float) -> None:
     target.sub_(value, alpha=0.5 * scale).sub_(value.mT, alpha=0.5 * scale)
 
 
-def _smoother_adjoint(returned: _Returned, gain: Tensor, smoothed: Tensor) -> Tensor | None:
+def _smoother_adjoint(
+    returned: _Returned, gain: Tensor, smoothed: Tensor, runs: list[Run]
+) -> Tensor | None:
     """Z_t: adjoint of the smoothed covariances, Z_{t+1} = dS_{t+1} + G_t' Z_t G_t."""
     if returned.smoothed is None and returned.smoothed_diagonal is None:
         return None
@@ -266,7 +315,7 @@ def _smoother_adjoint(returned: _Returned, gain: Tensor, smoothed: Tensor) -> Te
         total = symmetrize(returned.smoothed)
     if returned.smoothed_diagonal is not None:
         total.diagonal(dim1=-2, dim2=-1).add_(returned.smoothed_diagonal)
-    return congruence_loop(gain.mT, total, False, of_past=True, out=total)
+    return congruence_loop(gain.mT, total, False, of_past=True, out=total, runs=runs)
 
 
 def _contract(left: Tensor, right: Tensor) -> Tensor:
@@ -286,20 +335,26 @@ def _contract(left: Tensor, right: Tensor) -> Tensor:
 
 def _run_elimination(given: JointPrecision, work: _Workspace) -> None:
     n_steps, n = given.followed.shape
-    repeats = n // given.arriving.shape[0]
+    repeats, dtype = n // given.arriving.shape[0], work.omega.dtype
     initial, arriving, coupling, leaving, excess = (
-        part.repeat_interleave(repeats, dim=0) for part in given[:5]
+        part.to(dtype).repeat_interleave(repeats, dim=0) for part in given[:5]
     )
-    towards = coupling.mT
-    both = leaving + excess
+    towards, both = coupling.mT, leaving + excess
     kinds = _kinds(given.followed)
-    potentials, followed = given.potential.unbind(0), given.followed.unbind(0)
-    diagonal = work.total.diagonal(dim1=-2, dim2=-1)
-    settling = Settling(_runs(given), torch.float64, _tolerance(given.potential.dtype))
+    potentials, followed = Steps(given.potential), Steps(given.followed)
+    conditional, pull, failed = Steps(work.conditional), Steps(work.pull), Steps(work.failed)
+    target = work.total
+    if given.potential.ndim == 3:
+        target = target.diagonal(dim1=-2, dim2=-1)
+    tolerance = _tolerance(given.potential.dtype)
+    runs = _runs(given)
+    settling = Settling(runs, dtype, tolerance)
     work.omega.copy_(initial)
+    work.runs.clear()
     step = 0
     while step < n_steps:
-        work.before[step].copy_(work.omega)
+        if len(work.before):
+            work.before[step] = work.omega
         last = step == n_steps - 1
         if kinds[step] == 1:
             torch.add(work.omega, excess if last else both, out=work.total)
@@ -308,18 +363,21 @@ def _run_elimination(given: JointPrecision, work: _Workspace) -> None:
         else:
             torch.add(work.omega, leaving, out=work.total)
         if kinds[step] is None:
-            work.total.addcmul_(excess, followed[step][:, None, None].double())
-        (diagonal if given.potential.ndim == 3 else work.total).add_(potentials[step])
-        work.pivots[step].copy_(work.invert())
-        work.conditional[step].copy_(work.inverse)
+            work.total.addcmul_(excess, followed[step][:, None, None].to(dtype))
+        target.add_(potentials[step])
+        inverse = conditional[step] if work.same else work.inverse
+        work.invert(step, failed[step], inverse)
+        if not work.same:
+            conditional[step].copy_(inverse)
         if last:
-            work.pull[step].zero_()
+            pull[step].zero_()
             return
-        torch.bmm(coupling, work.inverse, out=work.turned)
-        work.pull[step].copy_(work.turned)
-        torch.baddbmm(arriving, work.turned, towards, alpha=-1.0, out=work.omega)
+        turned = torch.bmm(coupling, inverse, out=pull[step] if work.same else work.turned)
+        if not work.same:
+            pull[step].copy_(turned)
+        torch.baddbmm(arriving, turned, towards, alpha=-1.0, out=work.omega)
         step += 1
-        end = settling.stop(step - 1, work.inverse) if settling.starts else None
+        end = settling.stop(step - 1, inverse) if runs else None
         if end is not None:
             work.fill(step - 1, end)
             step = end
@@ -339,11 +397,13 @@ def _sums(adjoint: Tensor, followed: Tensor) -> tuple[Tensor, Tensor]:
 
 def _kinds(followed: Tensor) -> list[int | None]:
     """Per step: 1 if the excess applies to all, 0 if to none, None if to some."""
+    if bool((followed == followed[:, :1]).all()):
+        return [int(value) for value in followed[:, 0].tolist()]
     low, high = followed.amin(1).tolist(), followed.amax(1).tolist()
     return [int(a) if a == b else None for a, b in zip(low, high, strict=True)]
 
 
-def _runs(given: JointPrecision) -> list[Any]:
+def _runs(given: JointPrecision) -> list[Run]:
     """Find runs of equal blocks H_tt; the last step, which nothing follows, ends them."""
     inner = slice(0, given.followed.shape[0] - 1)
     if inner.stop < 1:

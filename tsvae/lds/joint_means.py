@@ -32,29 +32,40 @@ from tsvae.lds.joint_covariances import JointCovariances, JointPrecision
 from tsvae.lds.layout import times_group
 from tsvae.lds.linalg import root_or_zero, safe_cholesky, symmetrize
 from tsvae.lds.scans import affine_loop
+from tsvae.lds.steady import Run
 
 
 def solve(precision: JointPrecision, covariances: JointCovariances, right: Tensor) -> Tensor:
     """Solve ``H x = right`` for rows ``(T, N, R, K)``; differentiable in H and ``right``."""
     solution: Tensor = _Solve.apply(  # type: ignore[no-untyped-call]
-        covariances.conditional.detach(), covariances.gain.detach(), right, *precision
+        covariances.runs,
+        covariances.conditional.detach(),
+        covariances.gain.detach(),
+        right,
+        *precision,
     )
     return solution
 
 
-def _substitute(conditional: Tensor, gain: Tensor, right: Tensor) -> Tensor:
+def _substitute(conditional: Tensor, gain: Tensor, right: Tensor, runs: list[Run]) -> Tensor:
     # Row vectors: G'y is y @ G, and G d is d @ G'.
-    forward = affine_loop(gain, right, False, of_past=True)
-    return affine_loop(gain.mT, forward @ conditional, True)
+    forward = affine_loop(gain, right, False, of_past=True, runs=runs)
+    return affine_loop(gain.mT, forward @ conditional, True, runs=runs)
 
 
 class _Solve(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, conditional: Tensor, gain: Tensor, right: Tensor, *blocks: Tensor
+        ctx: Any,
+        runs: list[Run],
+        conditional: Tensor,
+        gain: Tensor,
+        right: Tensor,
+        *blocks: Tensor,
     ) -> Tensor:
-        solution = _substitute(conditional, gain, right)
+        solution = _substitute(conditional, gain, right, runs)
         followed, potential = blocks[-2:]
+        ctx.runs = runs
         ctx.save_for_backward(conditional, gain, solution, followed)
         ctx.diagonal, ctx.groups = potential.ndim == 3, blocks[0].shape[0]
         return solution
@@ -63,9 +74,9 @@ class _Solve(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         conditional, gain, solution, followed = ctx.saved_tensors
-        back = _substitute(conditional, gain, grad)
-        if not any(ctx.needs_input_grad[3:]):
-            return None, None, back, *([None] * 7)
+        back = _substitute(conditional, gain, grad, ctx.runs)
+        if not any(ctx.needs_input_grad[4:]):
+            return None, None, None, back, *([None] * 7)
         if ctx.diagonal:
             potential = (back * solution).sum(2).neg_()
         else:
@@ -82,6 +93,7 @@ class _Solve(torch.autograd.Function):
         inside = outer(back * followed.to(back.dtype)[..., None, None], solution)
         coupling = outer(back[1:], solution[:-1]) + outer(solution[1:], back[:-1])
         return (
+            None,
             None,
             None,
             back,

@@ -79,10 +79,16 @@ class JointPass:
 
     # -- covariances -------------------------------------------------------------------------
 
-    @recorded
+    @property
     def covariances(self) -> JointCovariances:
-        """Without smoothed ones, unless those were asked for first."""
-        return self.__dict__.get("with_smoothed") or joint_covariances(self.precision, smooth=False)
+        """Those at hand: with smoothed ones if these were asked for first."""
+        found: JointCovariances = self.__dict__.get("with_smoothed") or self.with_filtered
+        return found
+
+    @recorded
+    def with_filtered(self) -> JointCovariances:
+        """With those given the potentials before t."""
+        return joint_covariances(self.precision, smooth=False)
 
     @recorded
     def with_smoothed(self) -> JointCovariances:
@@ -107,7 +113,7 @@ class JointPass:
 
     def predicted_covariance(self) -> Tensor:
         """Covariances given the potentials before t, (P, T, G, K, K)."""
-        return covariances_out(inverse_positive(self.covariances.before), self.params.n_groups)
+        return covariances_out(inverse_positive(self.with_filtered.before), self.params.n_groups)
 
     def smoothed_covariance(self) -> Tensor:
         """Covariances given all potentials, (P, T, G, K, K)."""
@@ -130,7 +136,7 @@ class JointPass:
 
     @recorded
     def _filtered_inner(self) -> Tensor:
-        return inverse_positive(self.covariances.before + self._total(self.precision))
+        return inverse_positive(self.with_filtered.before + self._total(self.precision))
 
     def _total(self, blocks: JointPrecision) -> Tensor:
         potential = blocks.potential

@@ -42,48 +42,66 @@ from tsvae.lds.linalg import (
     semidefinite_factor,
     symmetrize,
 )
-from tsvae.lds.steady import Run, Settling, constant_affine, equal_runs, mirrored
+from tsvae.lds.steady import (
+    CHUNKED_FROM,
+    Run,
+    Settling,
+    Steps,
+    common_runs,
+    constant_affine,
+    equal_runs,
+    mirrored,
+)
 
-# Numbers that one step of an affine recursion touches, below which chunks of steps beat the loop.
-CHUNKED_BELOW = 8192
+# Numbers that one step of an affine recursion touches, below which chunks side by side beat the
+# loop over all steps.
+CHUNKED_BELOW = 1 << 16
 
 
 def affine_loop(
-    matrices: Tensor, constants: Tensor, reverse: bool, of_past: bool = False
+    matrices: Tensor,
+    constants: Tensor,
+    reverse: bool,
+    of_past: bool = False,
+    runs: list[Run] | None = None,
 ) -> Tensor:
     """Row form ``m_t = m_prev @ matrices_t + constants_t``, without gradient.
 
     The first visited step has no past. Shapes as in ``affine_scan``; over runs of equal matrices
     the recursion is taken by chunks where a step alone is too small to keep a processor busy.
-    ``of_past``: a step takes the matrix of the step visited before it.
+    ``of_past``: a step takes the matrix of the step visited before it. ``runs``: where matrices are
+    known to stay the same; looked for if None.
     """
     out = torch.empty_like(constants, memory_format=torch.contiguous_format)
     n_steps, n, rows, size = constants.shape
-    runs = equal_runs(matrices) if n * rows * size * size <= CHUNKED_BELOW else []
+    if n * rows * size * size > CHUNKED_BELOW:
+        runs = []
+    elif runs is None:
+        runs = equal_runs(matrices)
     if reverse:
         runs = mirrored(runs, n_steps)
     shift = int(of_past)
-    jumps = {max(run.start + shift, 1): run.stop for run in runs}
+    jumps = {
+        max(run.start + shift, 1): run.stop for run in runs if run.stop - run.start > CHUNKED_FROM
+    }
     moves = range(n_steps)[:: -1 if reverse else 1]
-    matrix, constant, target = matrices.unbind(0), constants.unbind(0), out.unbind(0)
-    step = 0
+    matrix, constant, target = Steps(matrices), Steps(constants), Steps(out)
+    now = past = moves[0]
+    state = target[now].copy_(constant[now])
+    step = 1
     while step < n_steps:
-        now = moves[step]
-        if step == 0:
-            target[now].copy_(constant[now])
-        elif step in jumps:
+        past, now = now, moves[step]
+        link = matrix[past if of_past else now]
+        if step in jumps:
             end = jumps[step]
             block = slice(step, end) if not reverse else slice(n_steps - end, n_steps - step)
             given = constants[block].flip(0) if reverse else constants[block]
-            past = moves[step - 1]
-            found = constant_affine(matrix[past if of_past else now], given, target[past])
+            found = constant_affine(link, given, state)
             out[block].copy_(found.flip(0) if reverse else found)
-            step = end
+            step, now = end, moves[end - 1]
+            state = target[now]
             continue
-        else:
-            past = moves[step - 1]
-            link = matrix[past if of_past else now]
-            torch.baddbmm(constant[now], target[past], link, out=target[now])
+        state = torch.baddbmm(constant[now], state, link, out=target[now])
         step += 1
     return out
 
@@ -94,40 +112,42 @@ def congruence_loop(
     reverse: bool,
     of_past: bool = False,
     out: Tensor | None = None,
+    runs: list[Run] | None = None,
 ) -> Tensor:
     """``X_t = F_t X_prev F_t' + C_t``, without gradient; the first visited step has no past.
 
     Where F and C stay the same, the recursion ends when it has settled and the rest is filled in.
     ``of_past``: a step takes the matrix of the step visited before it. ``out`` may be
-    ``constants``.
+    ``constants``. ``runs`` as in ``affine_loop``.
     """
     if out is None:
         out = torch.empty_like(constants, memory_format=torch.contiguous_format)
     n_steps = constants.shape[0]
-    runs = equal_runs(matrices, constants)
+    if runs is None:
+        runs = equal_runs(matrices)
+    if runs:
+        runs = common_runs(runs, equal_runs(constants))
     if of_past:
         moved = -1 if reverse else 1
         runs = [Run(max(a + moved, a), min(b + moved, b)) for a, b in runs]
     settling = Settling(mirrored(runs, n_steps) if reverse else runs, constants.dtype)
     moves = range(n_steps)[:: -1 if reverse else 1]
-    links = list(zip(matrices.unbind(0), matrices.mT.unbind(0), strict=True))
-    constant, target = constants.unbind(0), out.unbind(0)
-    step = 0
+    matrix, constant, target = Steps(matrices), Steps(constants), Steps(out)
+    now = past = moves[0]
+    state = target[now].copy_(constant[now])
+    step = 1
     while step < n_steps:
-        now = moves[step]
-        if step == 0:
-            target[now].copy_(constant[now])
-        else:
-            past = moves[step - 1]
-            matrix, transposed = links[past if of_past else now]
-            half = torch.bmm(matrix, target[past])
-            torch.baddbmm(constant[now], half, transposed, out=target[now])
-        step += 1
-        end = settling.stop(step - 1, target[now]) if runs else None
+        end = settling.stop(step - 1, state) if runs else None
         if end is not None:
             rest = slice(step, end) if not reverse else slice(n_steps - end, n_steps - step)
-            out[rest] = target[now]
-            step = end
+            out[rest] = state
+            step, now = end, moves[end - 1]
+            continue
+        past, now = now, moves[step]
+        link = matrix[past if of_past else now]
+        half = torch.bmm(link, state)
+        state = torch.baddbmm(constant[now], half, link.mT, out=target[now])
+        step += 1
     return out
 
 

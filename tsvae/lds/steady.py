@@ -6,21 +6,24 @@ steps, and a recursion of means,
 
 .. math:: x_t = x_{t-1} M + g_t \quad (\text{rows}),
 
-is a convolution: chunks of it are one product with the block-triangular matrix of powers of M, and
-the ends of chunks obey the same recursion with :math:`M^c`.
+splits into about :math:`\sqrt T` chunks that run side by side from zero; the ends of chunks obey
+the same recursion with :math:`M^c`, and step j of a chunk gains the end before it times
+:math:`M^j`.
 """
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-CHUNK = 16  # steps that one product takes at once
-CHECK_EVERY = 16  # steps between two looks at whether a recursion has settled
-SHORTEST = 32  # a run of fewer steps is not worth the search
+CHECK_EVERY = 4  # steps between two looks at whether a recursion has settled
+SHORTEST = 12  # a run of fewer steps is not worth the search
+CHUNKED_FROM = 48  # likewise for chunks
+VIEWS = 64  # steps that ``Steps`` splits at a time
 
 
 class Run(NamedTuple):
@@ -45,18 +48,31 @@ def equal_runs(*values: Tensor) -> list[Run]:
     n_steps = values[0].shape[0]
     if n_steps < SHORTEST:
         return []
-    flat = [value.reshape(n_steps, -1) for value in values]
+    if all(value.stride(0) == 0 for value in values):
+        return [Run(0, n_steps)]
     # One number of each tells nearly always that nothing stays the same.
-    for columns in (slice(0, 1), slice(None)):
-        same = torch.ones(n_steps - 1, dtype=torch.bool, device=flat[0].device)
-        for value in flat:
-            same &= (value[1:, columns] == value[:-1, columns]).all(1)
-        breaks = (~same).nonzero().flatten().tolist()
-        edges = [0, *(step + 1 for step in breaks), n_steps]
-        runs = [Run(*ends) for ends in pairwise(edges) if ends[1] - ends[0] >= SHORTEST]
-        if not runs:
-            break
-    return runs
+    first = [value.as_strided((n_steps,), (value.stride(0),)) for value in values]
+    runs = _runs_of([x[1:] == x[:-1] for x in first], n_steps)
+    if not runs:
+        return []
+    return _runs_of([(x[1:] == x[:-1]).flatten(1).all(1) for x in values], n_steps)
+
+
+def _runs_of(same: list[Tensor], n_steps: int) -> list[Run]:
+    breaks = (~torch.stack(same).all(0)).nonzero().flatten().tolist()
+    edges = [0, *(step + 1 for step in breaks), n_steps]
+    return [Run(*ends) for ends in pairwise(edges) if ends[1] - ends[0] >= SHORTEST]
+
+
+def common_runs(one: list[Run], two: list[Run]) -> list[Run]:
+    """Intersect two lists of runs."""
+    found = []
+    for first in one:
+        for second in two:
+            run = Run(max(first.start, second.start), min(first.stop, second.stop))
+            if run.stop - run.start >= SHORTEST:
+                found.append(run)
+    return found
 
 
 def mirrored(runs: list[Run], n_steps: int) -> list[Run]:
@@ -111,8 +127,30 @@ class Settling:
         return bool(quiet.all())
 
 
+class Steps:
+    """Views of single steps, made as they are needed: a long run that is filled in needs few.
+
+    Parameters
+    ----------
+    values : Tensor (T, ...)
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+        self.start = 0
+        self.views: tuple[Tensor, ...] = ()
+
+    def __getitem__(self, step: int) -> Tensor:
+        at = step - self.start
+        if not 0 <= at < len(self.views):
+            self.start = step // VIEWS * VIEWS
+            self.views = self.values[self.start : self.start + VIEWS].unbind(0)
+            at = step - self.start
+        return self.views[at]
+
+
 def constant_affine(matrix: Tensor, constants: Tensor, past: Tensor) -> Tensor:
-    """Run ``x_t = x_{t-1} M + g_t`` with one matrix, by chunks.
+    """Run ``x_t = x_{t-1} M + g_t`` with one matrix, by chunks side by side.
 
     Parameters
     ----------
@@ -128,38 +166,34 @@ def constant_affine(matrix: Tensor, constants: Tensor, past: Tensor) -> Tensor:
     Tensor (L, N, R, K)
     """
     n_steps, n, rows, size = constants.shape
-    if n_steps <= CHUNK:
-        states = []
-        for constant in constants.unbind(0):
-            past = torch.baddbmm(constant, past, matrix)
-            states.append(past)
-        return torch.stack(states)
-    powers = _powers(matrix)
-    count = -(-n_steps // CHUNK)
-    padded = torch.nn.functional.pad(constants, (0, 0) * 3 + (0, count * CHUNK - n_steps))
-    chunks = padded.unflatten(0, (count, CHUNK)).permute(2, 0, 3, 1, 4)  # (N, C, R, c, K)
-    local = chunks.reshape(n, count * rows, CHUNK * size) @ _convolution(powers)
-    local = local.reshape(n, count, rows, CHUNK, size)
-    ends = constant_affine(powers[-1], local[..., -1, :].transpose(0, 1), past)
-    before = torch.cat((past[None], ends[:-1])).transpose(0, 1).reshape(n, count * rows, size)
-    carried = before @ powers[1:].permute(1, 2, 0, 3).reshape(n, size, CHUNK * size)
-    states = local + carried.reshape(local.shape)
-    return states.permute(1, 3, 0, 2, 4).flatten(0, 1)[:n_steps]
+    if n_steps < CHUNKED_FROM:
+        return _sequential(matrix, constants, past)
+    width = math.isqrt(n_steps)
+    count = -(-n_steps // width)
+    padded = torch.nn.functional.pad(constants, (0, 0) * 3 + (0, count * width - n_steps))
+    chunks = padded.unflatten(0, (count, width)).permute(1, 2, 0, 3, 4)  # (c, N, C, R, K)
+    local = _sequential(matrix, chunks.flatten(2, 3), past.new_zeros(n, count * rows, size))
+    powers = _powers(matrix, width)
+    ends = local[-1].unflatten(1, (count, rows)).transpose(0, 1)
+    ends = _sequential(powers[-1], ends, past)
+    before = torch.cat((past[None], ends[:-1])).transpose(0, 1).flatten(1, 2)
+    carried = before @ powers.permute(1, 2, 0, 3).reshape(n, size, width * size)
+    local += carried.unflatten(2, (width, size)).permute(2, 0, 1, 3)
+    states = local.unflatten(2, (count, rows)).permute(2, 0, 1, 3, 4)
+    return states.flatten(0, 1)[:n_steps]
 
 
-def _powers(matrix: Tensor) -> Tensor:
-    """I, M, ..., M^CHUNK: ``(CHUNK + 1, N, K, K)``."""
-    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    powers = torch.stack((eye.expand_as(matrix), matrix))
-    while powers.shape[0] <= CHUNK:
-        powers = torch.cat((powers, powers[1:] @ powers[-1]))
-    return powers[: CHUNK + 1]
+def _sequential(matrix: Tensor, constants: Tensor, past: Tensor) -> Tensor:
+    out = torch.empty_like(constants, memory_format=torch.contiguous_format)
+    for constant, state in zip(constants.unbind(0), out.unbind(0), strict=True):
+        torch.baddbmm(constant, past, matrix, out=state)
+        past = state
+    return out
 
 
-def _convolution(powers: Tensor) -> Tensor:
-    """Matrix of a chunk without past: row block i, column block j holds M^(j-i), 0 below."""
-    _, n, size, _ = powers.shape
-    clock = torch.arange(CHUNK, device=powers.device)
-    lag = clock - clock[:, None]
-    blocks = powers[lag.clamp_min(0)] * (lag >= 0)[..., None, None, None]
-    return blocks.permute(2, 0, 3, 1, 4).reshape(n, CHUNK * size, CHUNK * size)
+def _powers(matrix: Tensor, count: int) -> Tensor:
+    """M, ..., M^count: ``(count, N, K, K)``."""
+    powers = matrix[None]
+    while powers.shape[0] < count:
+        powers = torch.cat((powers, powers @ powers[-1]))
+    return powers[:count]
