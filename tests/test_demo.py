@@ -343,7 +343,7 @@ def test_a_command_is_asked_for(capsys):
 
 def test_demo_runs_with_the_real_forecaster(tmp_path, capsys):
     """Short training: that all parts meet, not how good the forecast is."""
-    words = ["--output", str(tmp_path), "--origins", "2", "--max-epochs", "2", "--horizon", "13"]
+    words = ["--output", str(tmp_path), "--origins", "2", "--max-epochs", "1", "--horizon", "13"]
     assert main(["demo", *words]) == 0
     assert "SVAEForecaster" in capsys.readouterr().out
     table = pd.read_csv(tmp_path / "co2_forecast.csv", index_col="time", parse_dates=True)

@@ -41,7 +41,7 @@ def checked(output):
 
 
 @parametrize_with_checks([checked(output) for output in OUTPUTS])
-def test_scikit_learn_check(estimator, check, full_epochs):
+def test_scikit_learn_check(estimator, check):
     check(estimator)
 
 

@@ -94,7 +94,7 @@ def test_verdict(factors):
 @pytest.mark.slow
 def test_pairs_disentangle(factors, data):
     """Fewer steps than in the report, one seed, a clear lead all the same."""
-    budget = factors.Budget(1000)
+    budget = factors.Budget(500)
     gap = {}
     for kind in (VAE, AdaGVAE):
         model = factors.fit(kind, data, beta=1.0, latent_dim=10, seed=100, budget=budget)

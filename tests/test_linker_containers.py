@@ -27,7 +27,7 @@ def small(**settings):
 def trained(**settings):
     """Enough training to know the samples."""
     return PairVAELinker(
-        latent_dim=2, hidden_sizes=(32,), max_epochs=15, learning_rate=0.01, random_state=0
+        latent_dim=2, hidden_sizes=(32,), max_epochs=6, learning_rate=0.02, random_state=0
     ).set_params(**settings)
 
 

@@ -255,6 +255,7 @@ KINDS = {
 def test_copies_and_files_are_bit_identical(kind, tmp_path):
     x_axis = X_GAPS.set_axis(np.arange(T), axis=1)  # what regions are in units of
     data = (x_axis, Y_GAPS)
+    few = (x_axis[::3], Y_GAPS[::3])  # some of them measured one way
     estimator = small(**KINDS[kind]).fit(*data)
     path = tmp_path / "model.tsvae"
     copies = {
@@ -264,12 +265,12 @@ def test_copies_and_files_are_bit_identical(kind, tmp_path):
         "clone and fit": lambda m: clone(m).fit(*data),
         "file": save_and_load(path),
     }
-    before = {name: use(estimator) for name, use in uses(*data).items()}
+    before = {name: use(estimator) for name, use in uses(*few).items()}
     for duplicate in copies.values():
         twin = duplicate(estimator)
         for name, value in estimator.get_params().items():
             np.testing.assert_equal(twin.get_params()[name], value)
-        for name, use in uses(*data).items():
+        for name, use in uses(*few).items():
             equal(use(twin), before[name])
     assert [file.name for file in tmp_path.iterdir()] == ["model.tsvae"]
     twin = PairVAELinker.load(path)
@@ -280,7 +281,7 @@ def test_copies_and_files_are_bit_identical(kind, tmp_path):
     np.testing.assert_array_equal(twin.active_units_, estimator.active_units_)
     again = tmp_path / "again.tsvae"
     twin.save(again)
-    equal(PairVAELinker.load(again).predict(x_axis), before["predict"])
+    equal(PairVAELinker.load(again).predict(few[0]), before["predict"])
 
 
 def long_form(side):

@@ -16,6 +16,8 @@ from tsvae._linker.fit_file import pack, unpack
 from tsvae._linker.fitting import PretrainingWarning
 
 N, STEPS_X, STEPS_Y = 30, 36, 7
+pytestmark = pytest.mark.usefixtures("short_epochs")
+
 FAST = {"latent_dim": 2, "hidden_sizes": (8,), "max_epochs": 1, "random_state": 0}
 
 
