@@ -30,6 +30,7 @@ to the prior, :math:`\nabla_t KL = \eta - \eta_0` exactly.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -109,20 +110,28 @@ def _join(parts: _Parts) -> Tensor:
 def root_from_free(free: Tensor, size: int) -> Tensor:
     """Log-diagonals, then the strictly lower unit part -> Cholesky factor."""
     diagonal = free[..., :size].clamp(-_LOG_LIMIT, _LOG_LIMIT).exp()
-    row, column = torch.tril_indices(size, size, offset=-1, device=free.device)
+    if size == 1:
+        return diagonal.unsqueeze(-1)
     below = free.new_zeros(*free.shape[:-1], size * size)
-    below = below.index_copy(-1, row * size + column, free[..., size:]).unflatten(-1, (size, size))
-    unit = below + torch.eye(size, dtype=free.dtype, device=free.device)
+    below = below.index_copy(-1, _strictly_below(size, free.device), free[..., size:])
+    unit = below.unflatten(-1, (size, size)) + torch.eye(size, dtype=free.dtype, device=free.device)
     return unit * diagonal.unsqueeze(-2)
+
+
+@lru_cache(maxsize=64)
+def _strictly_below(size: int, device: torch.device) -> Tensor:
+    """Flat positions of the entries below the diagonal."""
+    row, column = torch.tril_indices(size, size, offset=-1, device=device)
+    return row * size + column
 
 
 def free_from_root(root: Tensor) -> Tensor:
     """Inverse of ``root_from_free``."""
     size = root.shape[-1]
     diagonal = root.diagonal(dim1=-2, dim2=-1)
-    row, column = torch.tril_indices(size, size, offset=-1, device=root.device)
-    unit = root / diagonal.unsqueeze(-2)
-    return torch.cat((diagonal.log(), unit[..., row, column]), dim=-1)
+    unit = (root / diagonal.unsqueeze(-2)).flatten(-2)
+    below = unit.index_select(-1, _strictly_below(size, root.device))
+    return torch.cat((diagonal.log(), below), dim=-1)
 
 
 def _roots(xi: Tensor, size: FactorSize) -> _Roots:
@@ -184,7 +193,10 @@ def standard_from_unconstrained(xi: Tensor, size: FactorSize) -> MNIW:
     -------
     MNIW
     """
-    roots = _roots(xi, size)
+    return _from_roots(_roots(xi, size))
+
+
+def _from_roots(roots: _Roots) -> MNIW:
     return MNIW(
         roots.scale_root @ roots.scale_root.mT,
         roots.degrees,
@@ -224,15 +236,16 @@ def _wide(tensor: Tensor) -> Tensor:
 def _root_direction(root: Tensor, change: Tensor) -> Tensor:
     """Differential of the free coordinates of a Cholesky factor for d(root root') = change."""
     size = root.shape[-1]
+    if size == 1:
+        return 0.5 * change.squeeze(-1) / root.squeeze(-1).square()
     half = torch.linalg.solve_triangular(root, change, upper=False)
-    inner = torch.linalg.solve_triangular(root, half.mT, upper=False)
-    phi = inner.tril() - 0.5 * torch.diag_embed(inner.diagonal(dim1=-2, dim2=-1))
-    moved = root @ phi
+    phi = torch.linalg.solve_triangular(root, half.mT, upper=False).tril_()
+    phi.diagonal(dim1=-2, dim2=-1).mul_(0.5)
     diagonal = phi.diagonal(dim1=-2, dim2=-1)
     scale = root.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)
-    row, column = torch.tril_indices(size, size, offset=-1, device=root.device)
-    unit = moved / scale - (root / scale) * diagonal.unsqueeze(-2)
-    return torch.cat((diagonal, unit[..., row, column]), dim=-1)
+    unit = (root @ phi - root * diagonal.unsqueeze(-2)) / scale
+    below = unit.flatten(-2).index_select(-1, _strictly_below(size, root.device))
+    return torch.cat((diagonal, below), dim=-1)
 
 
 def unconstrained_direction(xi: Tensor, direction: NaturalParameters, size: FactorSize) -> Tensor:
@@ -240,7 +253,10 @@ def unconstrained_direction(xi: Tensor, direction: NaturalParameters, size: Fact
 
     With :math:`V = \eta_3,\; M = \eta_2V^{-1},\; S = \eta_1 - MVM',\; \nu = \eta_4`.
     """
-    roots = _roots(_wide(xi), size)
+    return _direction(_roots(_wide(xi), size), direction, size).to(xi.dtype)
+
+
+def _direction(roots: _Roots, direction: NaturalParameters, size: FactorSize) -> Tensor:
     outer, mixed, rows, count = (_wide(part) for part in direction)
     mean = roots.mean
     change = torch.cholesky_solve((mixed - mean @ rows).mT, roots.rows_root).mT
@@ -252,15 +268,16 @@ def unconstrained_direction(xi: Tensor, direction: NaturalParameters, size: Fact
         _root_direction(roots.rows_root, symmetrize(rows)),
         count / (roots.degrees - (size.outcomes - 1)),
     )
-    return _join(parts).to(xi.dtype)
+    return _join(parts)
 
 
 class _NaturalExpectations(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, xi: Tensor, size: FactorSize) -> tuple[Tensor, ...]:
-        ctx.size = size
-        ctx.save_for_backward(xi)
-        phi = expectations_from_standard(standard_from_unconstrained(_wide(xi), size))
+        roots = _roots(_wide(xi), size)
+        ctx.size, ctx.dtype = size, xi.dtype
+        ctx.save_for_backward(*roots)
+        phi = expectations_from_standard(_from_roots(roots))
         return tuple(part.to(xi.dtype) for part in phi)
 
     @staticmethod
@@ -268,8 +285,7 @@ class _NaturalExpectations(torch.autograd.Function):
     def backward(
         ctx: Any, grad_mean: Tensor, grad_noise: Tensor, grad_excess: Tensor, grad_log_det: Tensor
     ) -> tuple[Tensor, None]:
-        (xi,) = ctx.saved_tensors
-        roots = _roots(_wide(xi), ctx.size)
+        roots = _Roots(*ctx.saved_tensors)
         mean = roots.mean
         root = roots.scale_root / roots.degrees.sqrt()[..., None, None]
         inverse_w = root @ root.mT
@@ -284,27 +300,28 @@ class _NaturalExpectations(torch.autograd.Function):
             -2.0 * excess,
             _wide(grad_log_det),
         )
-        return unconstrained_direction(xi, direction, ctx.size), None
+        return _direction(roots, direction, ctx.size).to(ctx.dtype), None
 
 
 class _NaturalKL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, xi: Tensor, size: FactorSize, prior: MNIW) -> Tensor:
-        ctx.size, ctx.prior = size, prior
-        ctx.save_for_backward(xi)
-        q = standard_from_unconstrained(_wide(xi), size)
+        roots = _roots(_wide(xi), size)
+        ctx.size, ctx.prior, ctx.dtype = size, prior, xi.dtype
+        ctx.save_for_backward(*roots)
+        q = _from_roots(roots)
         return kl_divergence(q, MNIW(*(_wide(part) for part in prior))).sum().to(xi.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (xi,) = ctx.saved_tensors
-        q = natural_from_standard(standard_from_unconstrained(_wide(xi), ctx.size))
+        roots = _Roots(*ctx.saved_tensors)
+        q = natural_from_standard(_from_roots(roots))
         p = natural_from_standard(MNIW(*(_wide(part) for part in ctx.prior)))
         direction = NaturalParameters(
             *(_wide(grad) * (mine - theirs) for mine, theirs in zip(q, p, strict=True))
         )
-        return unconstrained_direction(xi, direction, ctx.size), None, None
+        return _direction(roots, direction, ctx.size).to(ctx.dtype), None, None
 
 
 def natural_expectations(xi: Tensor, size: FactorSize) -> Expectations:

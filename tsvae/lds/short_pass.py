@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from tsvae.lds.joint_covariances import JointPrecision
 from tsvae.lds.joint_pass import JointPass, recorded
 from tsvae.lds.linalg import safe_cholesky, symmetrize
 
@@ -56,9 +57,8 @@ class ShortPass(JointPass):
         return terms.unflatten(0, (self.params.n_groups, -1)).sum(0)
 
     def _blocks(self, offset: int) -> Tensor:
-        steps, n, size = self._sizes
-        split = self._inverse.inverse.view(n, steps, size, steps, size)
-        blocks = split.diagonal(offset, dim1=1, dim2=3)  # (N, K, K, T)
+        steps = self.precision.followed.shape[0]
+        blocks = _diagonal_blocks(self._inverse.inverse, steps, offset)
         groups = self.params.n_groups
         return blocks.unflatten(0, (groups, -1)).permute(1, 4, 0, 2, 3)
 
@@ -66,11 +66,6 @@ class ShortPass(JointPass):
         rows = right.permute(1, 2, 0, 3)
         found = rows.flatten(2) @ self._wide_inverse
         return found.unflatten(2, rows.shape[2:]).permute(2, 0, 1, 3)
-
-    @property
-    def _sizes(self) -> tuple[int, int, int]:
-        steps, n = self.precision.followed.shape
-        return steps, n, self.params.group_size
 
     @recorded
     def _wide_inverse(self) -> Tensor:
@@ -82,50 +77,28 @@ class ShortPass(JointPass):
 
     @recorded
     def _inverse(self) -> Inverse:
-        steps, n, size = self._sizes
-        blocks, groups = self.precision, self.params.n_groups
-        clock = torch.eye(steps, dtype=torch.float64, device=blocks.arriving.device)
-        first, last = clock[0].diag(), clock[-1].diag()
-        ahead = torch.diag(clock.new_ones(steps - 1), -1)
-        where = torch.stack((first, clock - first, -ahead, clock - last))
-        parts = torch.stack(blocks[:4])
-        total = torch.einsum("atu,agij->gtiuj", where, parts)
-        total = total - torch.einsum("ut,gji->gtiuj", ahead, blocks.coupling)
-        total = total.reshape(groups, 1, steps * size, steps * size)
-        if self.params.excess is not None:
-            followed = blocks.followed.unflatten(1, (groups, -1)).double()
-            if bool((followed == followed[:, :, :1]).all()):
-                followed = followed[:, :, :1]
-            spread = torch.einsum("tgp,tu,gij->gptiuj", followed, clock, blocks.excess)
-            total = total + spread.flatten(2, 3).flatten(3, 4)
-        total = total.expand(-1, n // groups, -1, -1).flatten(0, 1)
-        return Inverse(*_Invert.apply(total, self._potential_matrix()))  # type: ignore[no-untyped-call]
+        return Inverse(*_Invert.apply(*self.precision))  # type: ignore[no-untyped-call]
 
-    def _potential_matrix(self) -> Tensor:
-        """Diagonal ``(N, T K)``, or block-diagonal ``(N, T K, T K)``."""
-        potential = self.precision.potential
-        if self.diagonal:
-            return potential.transpose(0, 1).flatten(1)
-        steps, n, size = self._sizes
-        clock = torch.eye(steps, dtype=potential.dtype, device=potential.device)
-        spread = torch.einsum("tnij,tu->ntiuj", potential, clock)
-        return spread.reshape(n, steps * size, steps * size)
+
+def _diagonal_blocks(matrices: Tensor, steps: int, offset: int = 0) -> Tensor:
+    """View blocks (t - offset, t) of ``(N, T K, T K)`` as ``(N, K, K, T)``."""
+    n, size = matrices.shape[0], matrices.shape[1] // steps
+    return matrices.view(n, steps, size, steps, size).diagonal(offset, dim1=1, dim2=3)
 
 
 class _Invert(torch.autograd.Function):
-    """Inverse and log-determinant of ``prior + potential``, worked out in float64."""
+    """Inverse and log-determinant of H, worked out in float64."""
 
     @staticmethod
-    def forward(ctx: Any, prior: Tensor, potential: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.diagonal = potential.ndim == 2
-        total = prior.clone() if ctx.diagonal else prior + potential
-        if ctx.diagonal:
-            total.diagonal(dim1=-2, dim2=-1).add_(potential)
+    def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        given = JointPrecision(*inputs)
+        total = _assemble(given)
         root, failed = torch.linalg.cholesky_ex(total)
         if bool(failed.any()):
-            root = safe_cholesky(total)
-        inverse = torch.cholesky_inverse(root).to(potential.dtype)
-        ctx.save_for_backward(inverse)
+            root = safe_cholesky(total + total.tril(-1).mT)
+        inverse = torch.cholesky_inverse(root).to(given.potential.dtype)
+        ctx.save_for_backward(*inputs[-2:], inverse)
+        ctx.groups = given.arriving.shape[0]
         ctx.set_materialize_grads(False)
         return inverse, 2.0 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
@@ -133,12 +106,44 @@ class _Invert(torch.autograd.Function):
     @once_differentiable
     def backward(
         ctx: Any, grad_inverse: Tensor | None, grad_log_det: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        (inverse,) = ctx.saved_tensors
+    ) -> tuple[Tensor | None, ...]:
+        followed, potential, inverse = ctx.saved_tensors
+        steps = followed.shape[0]
         total = torch.zeros_like(inverse)
         if grad_log_det is not None:
             total = inverse * grad_log_det.to(inverse.dtype)[:, None, None]
         if grad_inverse is not None:
             total = torch.baddbmm(total, inverse @ symmetrize(grad_inverse), inverse, alpha=-1.0)
-        potential = total.diagonal(dim1=-2, dim2=-1) if ctx.diagonal else total
-        return total.double(), potential
+        own = _diagonal_blocks(total, steps)
+        coupling = _diagonal_blocks(total, steps, -1).sum(-1).mul_(-2.0)
+        inner = own[..., :-1].sum(-1)
+        excess = own @ followed.mT[:, None, :, None].to(own.dtype)
+        every = inner + own[..., -1]
+        sums = (own[..., 0], every - own[..., 0], coupling, inner, excess.squeeze(-1))
+        grads = [x.double().unflatten(0, (ctx.groups, -1)).sum(1) for x in sums]
+        if potential.ndim == 3:
+            diagonal = total.diagonal(dim1=-2, dim2=-1).unflatten(1, (steps, -1))
+            return (*grads, None, diagonal.transpose(0, 1))
+        return (*grads, None, own.permute(3, 0, 1, 2))
+
+
+def _assemble(given: JointPrecision) -> Tensor:
+    """Lower triangle of H, ``(N, T K, T K)`` in float64."""
+    steps, n = given.followed.shape
+    groups, size, _ = given.arriving.shape
+    initial, arriving, coupling, leaving, excess = (
+        part.repeat_interleave(n // groups, dim=0) for part in given[:5]
+    )
+    total = arriving.new_zeros(n, steps * size, steps * size)
+    own = _diagonal_blocks(total, steps)
+    own.copy_((arriving + leaving).unsqueeze(-1))
+    own[..., 0] += initial - arriving
+    own[..., -1] -= leaving
+    followed = given.followed.mT[:, None, None].to(own.dtype)
+    own.addcmul_(excess.unsqueeze(-1), followed)
+    _diagonal_blocks(total, steps, -1).copy_(coupling.neg().unsqueeze(-1))
+    if given.potential.ndim == 3:
+        total.diagonal(dim1=-2, dim2=-1).add_(given.potential.transpose(0, 1).flatten(1))
+    else:
+        own.add_(given.potential.permute(1, 2, 3, 0))
+    return total
