@@ -58,6 +58,7 @@ def test_batches_change_nothing(fitted, data, method, monkeypatch):
     monkeypatch.setattr(predictive, "_STATES_AT_ONCE", 1)
     if fitted.likelihood == "normal":  # draws belong to batches: those of sampled models stay
         monkeypatch.setattr(engine_module, "_ENTRIES_PER_PASS", 1)
+        monkeypatch.setattr(engine_module, "_STATES_PER_PASS", 1)
     apart = getattr(fitted, method)(data)
     scale = np.nanstd(together)
     np.testing.assert_allclose(apart, together, atol=2e-4 * scale, rtol=1e-4)

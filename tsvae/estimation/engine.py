@@ -38,7 +38,8 @@ __all__ = ["Engine", "Histories", "LatentStates", "Predictions", "Smoothed"]
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-_ENTRIES_PER_PASS = 6_000_000  # latent entries (chains x steps x D) held at once
+_ENTRIES_PER_PASS = 6_000_000  # entries of forecasts and their histories held at once
+_STATES_PER_PASS = 2_000_000  # latent entries (chains x steps x D) of pieces of long series
 _LEVELS = 8  # numbers kept of each forecast value in a pass
 
 
@@ -276,7 +277,7 @@ class Engine:
             panel.n_steps,
             self.sizes.context,
             look_ahead=look_ahead,
-            most_rows=_ENTRIES_PER_PASS // (chains * self.model.latent_dim),
+            most_rows=_STATES_PER_PASS // (chains * self.model.latent_dim),
             mix=draws == 1,
         )
         out: Array | None = None
