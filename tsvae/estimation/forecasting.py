@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import r2_score
 
 from tsvae.estimation.checking import check_weights
 from tsvae.estimation.engine import Engine, Histories, Predictions, Smoothed
@@ -254,6 +253,8 @@ def as_pair(history: Any) -> tuple[Any, Any]:
 
 def masked_r2(truth: Array, predicted: Array, seen: NDArray[np.bool_], weight: Any) -> float:
     """R2 over observed entries, averaged over variables."""
+    from sklearn.metrics import r2_score  # slow to import
+
     scores = []
     weight = check_weights(weight, len(truth))
     for f in range(truth.shape[-1]):
