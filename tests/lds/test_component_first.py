@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
 from tsvae import lds
 from tsvae.lds import components, filtering, recursions
+from tsvae.lds.joint_means import Noise
 from tsvae.lds.scans import affine_scan, congruence_scan, covariance_recursion
 
 STEPS = [1, 2, 3, 6, 7, 8, 13, 64, 101]
@@ -133,30 +136,93 @@ def _run(given, lengths):
     return results, [g if g.ndim < 4 else 0.5 * (g + g.mT) for g in grads]
 
 
-@pytest.mark.parametrize("block", [65536, 16], ids=["whole", "blocks"])
-@pytest.mark.parametrize("size", [1, 2])
+WAYS = [
+    ("planes", 1, 65536), ("planes", 2, 65536), ("planes", 2, 16), ("short", 1, 0), ("short", 2, 0),
+    ("short", 3, 0), ("joint", 2, 0), ("joint", 3, 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("way", "size", "block"), WAYS)
 @pytest.mark.parametrize("sharing", ["shared", "own", "indexed"])
 @pytest.mark.parametrize(
     ("excess", "inputs", "ends"), [(False, 0, False), (True, 0, False), (True, 2, True)]
 )
-def test_pass_equals_the_general_path(
-    oracle, monkeypatch, block, size, sharing, excess, inputs, ends
+def test_every_way_equals_the_stepwise_one(
+    oracle, monkeypatch, way, size, block, sharing, excess, inputs, ends
 ):
-    """Values and gradients of the two paths, each entry weighed."""
-    monkeypatch.setattr(components, "BLOCK", block)
+    """Values and gradients, each entry weighed."""
+    monkeypatch.setattr(components, "BLOCK", block or components.BLOCK)
     for steps in (1, 2, 3, 17):
         rng = np.random.default_rng(steps)
         given = _leaves(oracle, rng, 2, size, sharing, steps, excess, inputs)
         lengths = torch.tensor([steps, steps, max(1, steps - 2), 0]) if ends else None
-
-        results, grads = _run(given, lengths)
         with monkeypatch.context() as patch:
-            patch.setattr(filtering, "LARGEST", 0)
+            patch.setattr(filtering, "ways", lambda *shape: (way,))
+            results, grads = _run(given, lengths)
+            patch.setattr(filtering, "ways", lambda *shape: ("stepwise",))
             wanted, want_grads = _run(given, lengths)
         for name, value in results.items():
             torch.testing.assert_close(value, wanted[name], rtol=1e-8, atol=1e-8, msg=name)
         for got, want in zip(grads, want_grads, strict=True):
-            torch.testing.assert_close(got, want, rtol=1e-7, atol=1e-7)
+            torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("way", ["planes", "short", "joint", "stepwise"])
+def test_one_series_with_inputs_is_as_one_of_many(oracle, monkeypatch, way):
+    monkeypatch.setattr(filtering, "ways", lambda *shape: (way,))
+    params, potentials, known = _leaves(oracle, np.random.default_rng(0), 2, 2, "own", 9, True, 2)
+    many, _ = _outcome(params, potentials, known, None)
+    alone = potentials._replace(linear=potentials.linear[:1], precision=potentials.precision[:1])
+    one, _ = _outcome(params, alone, known[:1], None)
+    for name in ("smoothed_mean", "filtered_mean", "predicted_mean", "local_kl", "log_normalizer"):
+        torch.testing.assert_close(one[name], many[name][:1])
+
+
+def _sampled(moments, way, noise):
+    """Samples made of chosen normal numbers ``(S, J, B, T, D)``, J kinds of noise."""
+    layout, n_samples, kinds = moments.layout, *noise.shape[:2]
+    if way == "planes":
+        parts = [
+            torch.stack([layout.planes_in(draw) for draw in noise[:, j]], dim=-2).flatten(-3, -2)
+            for j in range(kinds)
+        ]
+        return moments.samples_from(*parts, n_samples)
+    parts = [layout.samples_in(noise[:, j]) for j in range(kinds)]
+    return moments.samples_from(Noise(*parts), n_samples)
+
+
+@pytest.mark.parametrize(
+    ("way", "size"), [("planes", 1), ("planes", 2), ("short", 2), ("joint", 2), ("joint", 3)]
+)
+@pytest.mark.parametrize("sharing", ["shared", "own"])
+def test_perturbed_means_are_draws_from_the_posterior(oracle, monkeypatch, way, size, sharing):
+    """z = mean + L noise, and the map L, read off column by column, squares to the covariance."""
+    monkeypatch.setattr(filtering, "ways", lambda *shape: (way,))
+    steps, n_series = 5, 4
+    params, potentials, known = _leaves(
+        oracle, np.random.default_rng(1), 2, size, sharing, steps, True, 1
+    )
+    lengths = torch.tensor([5, 5, 3, 5]) if sharing == "own" else None
+    filtered = lds.filter_states(params, potentials, known, lengths)
+    smoothed = lds.smooth(params, filtered)
+    dim = 2 * size
+    n = 3 * steps * dim
+    noise = torch.zeros(n + 1, n_series, n, dtype=torch.float64)
+    noise[1:] = torch.eye(n, dtype=torch.float64)[:, None]
+    noise = noise.reshape(n + 1, n_series, 3, steps, dim).transpose(1, 2)
+    flat = _sampled(filtered.moments, way, noise).flatten(2)
+    torch.testing.assert_close(flat[0], smoothed.smoothed_mean.flatten(1))
+    for i in range(n_series):
+        root = (flat[1:, i] - flat[0, i]).T
+        spread = (root @ root.T).reshape(steps, dim, steps, dim)
+        row = 0 if smoothed.smoothed_covariance.shape[0] == 1 else i
+        for g, t in itertools.product(range(2), range(steps)):
+            part = slice(g * size, (g + 1) * size)
+            want = smoothed.smoothed_covariance[row, t, g]
+            torch.testing.assert_close(spread[t, part, t, part], want)
+            if t + 1 < steps:
+                want = smoothed.cross_covariance[row, t, g]
+                torch.testing.assert_close(spread[t, part, t + 1, part], want)
 
 
 @pytest.mark.parametrize("radius", [0.9, 1.0])

@@ -29,6 +29,8 @@ the log-normaliser.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -106,18 +108,42 @@ def filter_states(
     return FilterResult(chain.pattern, chain.excess, layout, potentials.linear, moments)
 
 
+_WAYS: dict[str, Callable[..., Moments | None]] = {
+    "short": partial(run_joint, kind=ShortPass),
+    "planes": run_grouped,
+    "joint": run_joint,
+    "stepwise": run_stepwise,
+}
+
+
+def ways(n_steps: int, group_size: int, n_matrices: int) -> tuple[str, ...]:
+    """Exact ways to run a pass, the cheapest for the shape first.
+
+    Parameters
+    ----------
+    n_steps, group_size : int
+        T, K.
+    n_matrices : int
+        G * P, recursions of covariances.
+
+    Returns
+    -------
+    tuple of str
+        "short" (module ``short_pass``), "planes" (``passes``), "joint" (``joint_pass``) and
+        "stepwise" (``stepwise_pass``); a way that cannot be taken leaves it to the next.
+    """
+    own = "planes" if group_size <= LARGEST else "joint"
+    short = n_steps * group_size <= SHORT_CHAIN and n_matrices <= FEW_CHAINS
+    return ("short", own, "stepwise") if short else (own, "stepwise")
+
+
 def _run(params: LDSParameters, chain: Chain, drift: Tensor, layout: SeriesLayout) -> Moments:
-    """Take the cheapest exact way for the shape, or one that always works."""
     patterns, steps = chain.precision.shape[:2]
-    size, matrices = params.group_size, params.n_groups * patterns
-    moments: Moments | None = None
-    if steps * size <= SHORT_CHAIN and matrices <= FEW_CHAINS:
-        moments = run_joint(params, chain, drift, layout, ShortPass)
-    if moments is None and size <= LARGEST:
-        return run_grouped(params, chain, drift, layout)
-    if moments is None:
-        moments = run_joint(params, chain, drift, layout)
-    return run_stepwise(params, chain, drift, layout) if moments is None else moments
+    for way in ways(steps, params.group_size, params.n_groups * patterns):
+        moments = _WAYS[way](params, chain, drift, layout)
+        if moments is not None:
+            return moments
+    raise AssertionError("the last way takes everything")
 
 
 def state_drift(params: LDSParameters, steps: int, inputs: Tensor | None) -> Tensor:

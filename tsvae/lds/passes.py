@@ -243,7 +243,7 @@ def run_grouped(
         precision, linear = precision + excess.weight, linear + excess.shift
     transition, noise, initial, start = parameters
     covariances = filter_covariances(transition, noise, initial, precision)
-    if drift.shape[0] == 1:
+    if drift.shape[0] == 1 and params.n_inputs == 0:
         moves = to_planes(drift[:, :1], 1, params.group_size)
     else:
         moves = layout.planes_in(drift)

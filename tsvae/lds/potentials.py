@@ -65,11 +65,26 @@ def unique_patterns(mask: Tensor) -> UniquePatterns:
     (1, True)
     """
     flat = mask.reshape(mask.shape[0], -1)
-    rows, index = torch.unique(flat, dim=0, return_inverse=True)
-    if rows.shape[0] == mask.shape[0]:
-        return UniquePatterns(mask, None)
-    patterns = rows.reshape(rows.shape[0], *mask.shape[1:])
-    return UniquePatterns(patterns, None if rows.shape[0] == 1 else index)
+    keys, index = torch.unique(_keys(flat), return_inverse=True)
+    if keys.shape[0] == mask.shape[0]:
+        return UniquePatterns(mask, None)  # rows with different keys differ
+    order = torch.arange(mask.shape[0], device=mask.device)
+    first = torch.full_like(keys, mask.shape[0]).scatter_reduce(0, index, order, "amin")
+    if not bool((flat[first][index] == flat).all()):
+        rows, index = torch.unique(flat, dim=0, return_inverse=True)
+        if rows.shape[0] == mask.shape[0]:
+            return UniquePatterns(mask, None)
+        return UniquePatterns(rows.reshape(-1, *mask.shape[1:]), index)
+    return UniquePatterns(mask[first], None if keys.shape[0] == 1 else index)
+
+
+def _keys(flat: Tensor) -> Tensor:
+    """One number per row of ``(B, n)`` that equal rows share and others hardly ever do."""
+    weights = torch.arange(1, flat.shape[1] + 1, device=flat.device)
+    # Multiplicative mixing modulo 2^64.
+    weights = weights * 0x5851F42D4C957F2D
+    weights = (weights ^ (weights >> 29)) * 0x2545F4914F6CDD1D
+    return (flat * weights).sum(1)
 
 
 def chain_lengths(mask: Tensor) -> Tensor:

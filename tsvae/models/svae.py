@@ -226,8 +226,12 @@ class SVAE(nn.Module):
     ) -> Window:
         """Bring a batch to residuals, variables folded into the batch if channel-wise."""
         known = visible if target is None else visible | target
-        residual = (x - effect - frame.level) / frame.scale
-        residual = torch.where(known, residual, torch.zeros_like(residual))
+        residual = x if isinstance(effect, float) else x - effect
+        if self.level_entries:
+            residual = residual - frame.level
+        if self.log_scale.requires_grad:
+            residual = residual / frame.scale
+        residual = torch.where(known, residual, 0.0)
         target = visible if target is None else target
         if self.channelwise:
             residual, visible, target = map(fold_channels, (residual, visible, target))
@@ -342,8 +346,10 @@ class SVAE(nn.Module):
             target = mask & (clock >= batch["score_from"][:, None])[..., None]
         window = self.window(x, visible, inputs, frame, effect, target | mask)
         folded = fold_channels(target) if self.channelwise else target
-        count = target.sum(dim=(0, 1))
-        log_scale = (count * self.log_scale).sum() / count.sum().clamp_min(1)
+        log_scale = x.new_zeros(())
+        if self.log_scale.requires_grad:
+            count = target.sum(dim=(0, 1))
+            log_scale = (count * self.log_scale).sum() / count.sum().clamp_min(1)
         return window._replace(target=folded), log_scale
 
     def _posterior(self, window: Window, potentials: Potentials) -> StatePosterior:
