@@ -60,6 +60,20 @@ def fitted(kind="vae", architecture="resnet", **settings):
     return _FITTED[key]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Export ``denoise`` of a kind and an architecture, once for all tests."""
+    folder, made = tmp_path_factory.mktemp("graphs"), {}
+
+    def export(kind, architecture):
+        path = folder / f"{kind}-{architecture}.onnx"
+        if path not in made:
+            made[path] = export_onnx(fitted(kind, architecture), path, "denoise")
+        return made[path]
+
+    return export
+
+
 def run(path, **inputs):
     """Any number of records through a graph, by onnxruntime alone."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -84,12 +98,14 @@ def raw_condition(kind, n, dtype=np.float32):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("architecture", ["resnet", "conv", "mlp"])
-def test_every_part_of_every_model(kind, architecture, tmp_path):
+def test_every_part_of_every_model(kind, architecture, whole, tmp_path):
     denoiser = fitted(kind, architecture)
-    paths = {part: tmp_path / f"{part}.onnx" for part in ("denoise", "encode", "decode")}
+    paths = {part: tmp_path / f"{part}.onnx" for part in ("encode", "decode")}
     results = {part: export_onnx(denoiser, path, part) for part, path in paths.items()}
-    assert all(result.largest_difference < 2e-5 for result in results.values())
     assert all(result.path == paths[part] for part, result in results.items())
+    results["denoise"] = whole(kind, architecture)
+    paths["denoise"] = results["denoise"].path
+    assert all(result.largest_difference < 2e-5 for result in results.values())
     assert results["denoise"].output == "denoised"
     for n in (1, 7):
         values = waves(n, seed=2)[0]
@@ -276,9 +292,8 @@ def operators(path):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("architecture", ["resnet", "conv", "mlp"])
-def test_quantised_graphs_run_and_stay_close(kind, architecture, tmp_path):
-    denoiser = fitted(kind, architecture)
-    path = export_onnx(denoiser, tmp_path / "f.onnx").path
+def test_quantised_graphs_run_and_stay_close(kind, architecture, whole, tmp_path):
+    path = whole(kind, architecture).path
     small = quantize_onnx(path, tmp_path / "q.onnx")
     wanted = {"resnet": "ConvInteger", "conv": "ConvInteger", "mlp": "MatMulInteger"}
     assert wanted[architecture] in operators(small)

@@ -26,6 +26,7 @@ SideName = Literal["a", "b"]
 
 _VALUES_PER_BATCH = 2**15
 _SMALLEST_BATCH, _LARGEST_BATCH = 8, 64
+_LARGEST_DRAWN = 512  # codes at once when many are drawn for each record
 _SHORT_FOR_DOUBLE = 32  # steps; longer records run in float32
 
 
@@ -67,12 +68,17 @@ class Translator:
             yield self._copy
 
     def _batches(
-        self, function: Callable[..., Tensor], model: PairVAE, *arrays: NDArray[Any]
+        self,
+        function: Callable[..., Tensor],
+        model: PairVAE,
+        *arrays: NDArray[Any],
+        size: int | None = None,
     ) -> Array:
         """Apply a function of tensors to equal batches of the arrays' first axis."""
         like = next(model.parameters())
-        largest = max(array[0].size for array in arrays) if len(arrays[0]) else 1
-        size = int(np.clip(_VALUES_PER_BATCH // largest, _SMALLEST_BATCH, _LARGEST_BATCH))
+        if size is None:
+            largest = max(array[0].size for array in arrays) if len(arrays[0]) else 1
+            size = int(np.clip(_VALUES_PER_BATCH // largest, _SMALLEST_BATCH, _LARGEST_BATCH))
         parts = []
         for begin in range(0, len(arrays[0]), size):
             tensors = [filled_batch(array[begin : begin + size], size, like) for array in arrays]
@@ -93,14 +99,18 @@ class Translator:
 
     def decode(self, codes: Array, side: SideName) -> Array:
         """Return expected values (..., W, F) of a side at flat codes (..., n_latent)."""
-        leading = codes.shape[:-1]
+        leading, size = codes.shape[:-1], None
+        if len(leading) > 1:
+            steps, features = self.model.side(side).record_shape
+            many = _VALUES_PER_BATCH // (steps * features)
+            size = int(np.clip(many, _LARGEST_BATCH, _LARGEST_DRAWN))
         with self._ready() as model:
             own = model.side(side)
 
             def decode(z: Tensor) -> Tensor:
                 return own.expected_values(own.decode(own.unflatten_codes(z)).x_hat)
 
-            found = self._batches(decode, model, codes.reshape(-1, codes.shape[-1]))
+            found = self._batches(decode, model, codes.reshape(-1, codes.shape[-1]), size=size)
         return found.reshape(*leading, *self.model.side(side).record_shape)
 
     def draws(self, posterior: Array, side: SideName, noise: Array) -> Array:
