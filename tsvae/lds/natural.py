@@ -37,8 +37,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tsvae.lds.linalg import inverse_positive, safe_cholesky, symmetrize
-from tsvae.lds.priors import MNIW, NaturalParameters, kl_divergence, natural_from_standard
+from tsvae.lds.linalg import inverse_positive, log_det_positive, safe_cholesky, symmetrize
+from tsvae.lds.priors import MNIW, NaturalParameters, natural_from_standard
 
 # exp(2 * 30) is far beyond any data scale and still finite in float32.
 _LOG_LIMIT = 30.0
@@ -303,14 +303,32 @@ class _NaturalExpectations(torch.autograd.Function):
         return _direction(roots, direction, ctx.size).to(ctx.dtype), None
 
 
+def _kl(roots: _Roots, p: MNIW, size: FactorSize) -> Tensor:
+    """``kl_divergence`` summed over groups, from the factors of q."""
+    k, n = size
+    nu, nu_p = roots.degrees, p.degrees_of_freedom
+    error = roots.mean - p.mean
+    order = torch.arange(k, dtype=nu.dtype, device=nu.device)
+    half_q, half_p = (0.5 * (x.unsqueeze(-1) - order) for x in (nu, nu_p))
+    log_rows = 2.0 * roots.rows_root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    log_scale = 2.0 * roots.scale_root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    ratio = (torch.cholesky_inverse(roots.rows_root) * p.precision).sum((-2, -1))
+    spread = p.scale + error @ p.precision @ error.mT
+    trace = (torch.cholesky_inverse(roots.scale_root) * spread).sum((-2, -1))
+    rows = k * (ratio - n + log_rows - log_det_positive(p.precision))
+    wishart = nu_p * (log_scale - log_det_positive(p.scale)) + nu * (trace - k)
+    gammas = torch.lgamma(half_p) - torch.lgamma(half_q)
+    gammas = gammas + 0.5 * (nu - nu_p).unsqueeze(-1) * torch.digamma(half_q)
+    return (0.5 * (rows + wishart) + gammas.sum(-1)).sum()
+
+
 class _NaturalKL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, xi: Tensor, size: FactorSize, prior: MNIW) -> Tensor:
         roots = _roots(_wide(xi), size)
         ctx.size, ctx.prior, ctx.dtype = size, prior, xi.dtype
         ctx.save_for_backward(*roots)
-        q = _from_roots(roots)
-        return kl_divergence(q, MNIW(*(_wide(part) for part in prior))).sum().to(xi.dtype)
+        return _kl(roots, MNIW(*(_wide(part) for part in prior)), size).to(xi.dtype)
 
     @staticmethod
     @once_differentiable
@@ -318,9 +336,8 @@ class _NaturalKL(torch.autograd.Function):
         roots = _Roots(*ctx.saved_tensors)
         q = natural_from_standard(_from_roots(roots))
         p = natural_from_standard(MNIW(*(_wide(part) for part in ctx.prior)))
-        direction = NaturalParameters(
-            *(_wide(grad) * (mine - theirs) for mine, theirs in zip(q, p, strict=True))
-        )
+        scale = _wide(grad)
+        direction = NaturalParameters(*(scale * (a - b) for a, b in zip(q, p, strict=True)))
         return _direction(roots, direction, ctx.size).to(ctx.dtype), None, None
 
 
