@@ -14,6 +14,8 @@ from torch import Tensor
 
 from tsvae.lds import Potentials
 from tsvae.models.graphical import State, StatePosterior
+from tsvae.models.last_states import can_filter_last, last_states
+from tsvae.models.linear_dynamics import LinearDynamics
 from tsvae.models.readout import linear_readout
 from tsvae.models.svae import SVAE
 from tsvae.models.views import Frame, Window, unfold_channels
@@ -159,7 +161,12 @@ def _filtered_states(model: SVAE, window: Window, rows: Tensor, lengths: Tensor)
         None if inputs is None else inputs[rows],
         window.lengths[rows],
     )
-    filtered = model.dynamics.filter(model.potentials(part), part.inputs, part.lengths)
+    potentials = model.potentials(part)
+    if len(rows) >= _FEWEST_ALIKE and isinstance(model.dynamics, LinearDynamics):
+        params = model.dynamics.theta.parameters_for_inference()
+        if can_filter_last(params, potentials):
+            return last_states(params, potentials, part.lengths, lengths[rows])
+    filtered = model.dynamics.filter(potentials, part.inputs, part.lengths)
     state: State = model.dynamics.state_after(filtered, lengths[rows])
     return state
 
