@@ -92,8 +92,8 @@ def filter_states(
     >>> params = make_parameters(torch.ones(1, 1), torch.ones(1, 1))
     >>> seen = Potentials(torch.tensor([[[2.0], [0.0]]]), torch.tensor([[[1.0], [0.0]]]))
     >>> result = filter_states(params, seen)
-    >>> result.filtered_mean.flatten().tolist(), result.filtered_covariance.flatten().tolist()
-    ([1.0, 1.0], [0.5, 1.5])
+    >>> result.filtered_mean.flatten(), result.filtered_covariance.flatten()
+    (tensor([1.0000, 1.0000]), tensor([0.5000, 1.5000]))
     """
     groups, size = params.n_groups, params.group_size
     precision = potentials.precision
