@@ -236,8 +236,8 @@ def run_jobs(options: Options) -> Part:
     notes = [
         "CPU seconds of the process on one thread, least of some calls, unless stated otherwise. "
         "The search's first ratio is one of wall times and means something on an idle machine "
-        "only; the second says what running side by side costs: half of it is what an idle machine with "
-        "two cores would come to."
+        "only; the second says what running side by side costs: half of it is what an idle machine "
+        "with two cores would come to."
     ]
     rows = [*_forecast_rows(options), *_fit_rows(options, notes), *_import_rows(options)]
     rows += _search_rows(options)
