@@ -36,7 +36,7 @@ from torch.autograd.function import once_differentiable
 
 from tsvae.lds.linalg import identity_like, symmetrize
 from tsvae.lds.scans import congruence_loop
-from tsvae.lds.steady import Run, Settling, Steps, equal_runs
+from tsvae.lds.steady import Run, Settling, equal_runs, step_views
 
 # Numbers of a block of steps that the backward pass takes at once: it stays in the cache.
 BLOCK = 1 << 18
@@ -141,9 +141,12 @@ class _Workspace:
         n_steps, n = given.followed.shape
         like, size = given.potential, given.arriving.shape[-1]
         self.same = dtype == like.dtype
-        self.omega, self.total, self.root, self.inverse, self.turned = (
+        # LAPACK reads and writes by columns.
+        self.omega, self.total, self.root_columns, self.inverse, self.turned = (
             torch.empty(n, size, size, dtype=dtype, device=like.device) for _ in range(5)
         )
+        self.root = self.root_columns.mT
+        self.eye = identity_like(self.total).expand_as(self.total).contiguous()
         self.pivots = torch.empty(n_steps, n, size, dtype=dtype, device=like.device)
         self.failed = torch.zeros(n_steps, n, dtype=torch.int32, device=like.device)
         # ``pull`` is G', as contiguous as products over all steps want it.
@@ -152,21 +155,21 @@ class _Workspace:
         self.repairing = False
         self.runs: list[Run] = []
 
-    def invert(self, step: int, failed: Tensor, out: Tensor) -> None:
-        """Inverse of ``total`` into ``out``."""
+    def factor(self, step: int, failed: Tensor) -> Tensor:
+        """Inverse of the Cholesky factor of ``total``."""
         torch.linalg.cholesky_ex(self.total, out=(self.root, failed))
         if self.repairing and bool(failed.any()):
             self._repair(failed)
-        torch.cholesky_inverse(self.root, out=out)
-        self.pivots[step] = self.root.diagonal(dim1=-2, dim2=-1)
+        self.pivots[step].copy_(self.root.diagonal(dim1=-2, dim2=-1))
+        return torch.linalg.solve_triangular(self.root, self.eye, upper=False, out=self.inverse)
 
     def _repair(self, failed: Tensor) -> None:
         """Factor once more with the least diagonal that lets it through."""
         spread = self.total.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).mean(-1)
-        eye, bad = identity_like(self.total), failed.clone()
+        bad = failed.clone()
         for power in range(-15, 1):
             jitter = (bad > 0) * spread * 10.0**power
-            moved = self.total + jitter[:, None, None] * eye
+            moved = self.total + jitter[:, None, None] * self.eye
             torch.linalg.cholesky_ex(moved, out=(self.root, failed))
             if not bool(failed.any()):
                 return
@@ -341,8 +344,12 @@ def _run_elimination(given: JointPrecision, work: _Workspace) -> None:
     )
     towards, both = coupling.mT, leaving + excess
     kinds = _kinds(given.followed)
-    potentials, followed = Steps(given.potential), Steps(given.followed)
-    conditional, pull, failed = Steps(work.conditional), Steps(work.pull), Steps(work.failed)
+    potentials, followed = step_views(given.potential), step_views(given.followed)
+    conditional, pull, failed = (
+        step_views(work.conditional),
+        step_views(work.pull),
+        step_views(work.failed),
+    )
     target = work.total
     if given.potential.ndim == 3:
         target = target.diagonal(dim1=-2, dim2=-1)
@@ -365,17 +372,21 @@ def _run_elimination(given: JointPrecision, work: _Workspace) -> None:
         if kinds[step] is None:
             work.total.addcmul_(excess, followed[step][:, None, None].to(dtype))
         target.add_(potentials[step])
-        inverse = conditional[step] if work.same else work.inverse
-        work.invert(step, failed[step], inverse)
-        if not work.same:
-            conditional[step].copy_(inverse)
+        inverse = work.factor(step, failed[step])
+        own, back = conditional[step], pull[step]
+        if work.same:
+            torch.bmm(inverse.mT, inverse, out=own)
+        else:
+            own.copy_(inverse.mT @ inverse)
         if last:
-            pull[step].zero_()
+            back.zero_()
             return
-        turned = torch.bmm(coupling, inverse, out=pull[step] if work.same else work.turned)
-        if not work.same:
-            pull[step].copy_(turned)
-        torch.baddbmm(arriving, turned, towards, alpha=-1.0, out=work.omega)
+        turned = torch.bmm(inverse, towards, out=work.turned)
+        if work.same:
+            torch.bmm(turned.mT, inverse, out=back)
+        else:
+            back.copy_(turned.mT @ inverse)
+        torch.baddbmm(arriving, turned.mT, turned, alpha=-1.0, out=work.omega)
         step += 1
         end = settling.stop(step - 1, inverse) if runs else None
         if end is not None:

@@ -395,6 +395,8 @@ def _prior_path(
         start = repeat_groups(params.initial_mean, layout.n_patterns).unsqueeze(1)
         a = repeat_groups(params.transition_matrix, layout.n_patterns)
     constants = torch.cat((start.expand_as(moves[:1]), moves[1:]))
+    if not constants.requires_grad and not bool(constants.any()):
+        return constants, moves  # at zero it stays
     return affine_scan(a.expand(len(moves), *a.shape), constants), moves
 
 

@@ -46,11 +46,11 @@ from tsvae.lds.steady import (
     CHUNKED_FROM,
     Run,
     Settling,
-    Steps,
     common_runs,
     constant_affine,
     equal_runs,
     mirrored,
+    step_views,
 )
 
 # Numbers that one step of an affine recursion touches, below which chunks side by side beat the
@@ -85,7 +85,7 @@ def affine_loop(
         max(run.start + shift, 1): run.stop for run in runs if run.stop - run.start > CHUNKED_FROM
     }
     moves = range(n_steps)[:: -1 if reverse else 1]
-    matrix, constant, target = Steps(matrices), Steps(constants), Steps(out)
+    matrix, constant, target = step_views(matrices), step_views(constants), step_views(out)
     now = past = moves[0]
     state = target[now].copy_(constant[now])
     step = 1
@@ -132,7 +132,7 @@ def congruence_loop(
         runs = [Run(max(a + moved, a), min(b + moved, b)) for a, b in runs]
     settling = Settling(mirrored(runs, n_steps) if reverse else runs, constants.dtype)
     moves = range(n_steps)[:: -1 if reverse else 1]
-    matrix, constant, target = Steps(matrices), Steps(constants), Steps(out)
+    matrix, constant, target = step_views(matrices), step_views(constants), step_views(out)
     now = past = moves[0]
     state = target[now].copy_(constant[now])
     step = 1
