@@ -1,5 +1,6 @@
 """Speed of inference and training, beside peers and beside the same networks without structure.
 
+profile     where a training step's time goes
 steps       a training step of the structured VAE over one of the plain VAE with the same networks
 smoothing   posterior moments of the states, beside dynamax, statsmodels and simdkalman
 likelihood  log-likelihood and its gradient for the transition, beside dynamax
@@ -21,6 +22,7 @@ from pathlib import Path
 
 # Part: module and its function of the options. Imported when asked for: peers read the environment.
 PARTS = {
+    "profile": ("_speed_profile", "run_profile"),
     "steps": ("_speed_steps", "run_steps"),
     "smoothing": ("_speed_inference", "run_smoothing"),
     "likelihood": ("_speed_inference", "run_likelihood"),
