@@ -229,8 +229,7 @@ class SVAE(nn.Module):
         residual = x if isinstance(effect, float) else x - effect
         if self.level_entries:
             residual = residual - frame.level
-        if self.log_scale.requires_grad:
-            residual = residual / frame.scale
+        residual = residual / frame.scale
         residual = torch.where(known, residual, 0.0)
         target = visible if target is None else target
         if self.channelwise:
@@ -346,10 +345,8 @@ class SVAE(nn.Module):
             target = mask & (clock >= batch["score_from"][:, None])[..., None]
         window = self.window(x, visible, inputs, frame, effect, target | mask)
         folded = fold_channels(target) if self.channelwise else target
-        log_scale = x.new_zeros(())
-        if self.log_scale.requires_grad:
-            count = target.sum(dim=(0, 1))
-            log_scale = (count * self.log_scale).sum() / count.sum().clamp_min(1)
+        count = target.sum(dim=(0, 1))
+        log_scale = (count * self.log_scale).sum() / count.sum().clamp_min(1)
         return window._replace(target=folded), log_scale
 
     def _posterior(self, window: Window, potentials: Potentials) -> StatePosterior:
