@@ -7,6 +7,7 @@ share them: ``precision`` holds P distinct patterns while ``linear`` holds every
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -80,11 +81,15 @@ def unique_patterns(mask: Tensor) -> UniquePatterns:
 
 def _keys(flat: Tensor) -> Tensor:
     """One number per row of ``(B, n)`` that equal rows share and others hardly ever do."""
-    weights = torch.arange(1, flat.shape[1] + 1, device=flat.device)
-    # Multiplicative mixing modulo 2^64.
-    weights = weights * 0x5851F42D4C957F2D
+    return (flat * _weights(flat.shape[1], flat.device)).sum(1)
+
+
+@lru_cache(maxsize=8)
+def _weights(count: int, device: torch.device) -> Tensor:
+    # Multiplicative mixing modulo 2^64; the upper half of the bits.
+    weights = torch.arange(1, count + 1, device=device) * 0x5851F42D4C957F2D
     weights = (weights ^ (weights >> 29)) * 0x2545F4914F6CDD1D
-    return (flat * weights).sum(1)
+    return (weights >> 32).to(torch.int32)
 
 
 def chain_lengths(mask: Tensor) -> Tensor:
@@ -104,7 +109,8 @@ def chain_lengths(mask: Tensor) -> Tensor:
     >>> chain_lengths(torch.tensor([[True, False, True, False], [False] * 4])).tolist()
     [3, 0]
     """
-    seen = mask if mask.ndim == 2 else mask.any(dim=-1)
+    # Several times as fast as any().
+    seen = mask if mask.ndim == 2 else mask.view(torch.uint8).amax(dim=-1)
     steps = torch.arange(1, seen.shape[1] + 1, device=mask.device)
     return (seen * steps).amax(dim=1)
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 from .checks import as_positive_vector, check_size, check_sizes
 from .dense import DenseNet
 from .layers import fill_normal, private_generator
+from .masking import zero_where_missing
 from .special import inverse_softplus
 
 PotentialKind = Literal["diagonal", "block", "dense"]
@@ -302,7 +303,7 @@ class SigmaEncoder(nn.Module):
         """
         mask = self._check_inputs(x, mask, pattern).bool()
         own_mask = mask if pattern is None else mask[pattern]
-        seen = torch.where(own_mask, x, torch.zeros_like(x))
+        seen = zero_where_missing(x, own_mask)
         precision = self.learned_precision(mask)
         linear: Tensor | None = self._skip_linear(x, own_mask) if self.skip else None
         if self.network is not None:

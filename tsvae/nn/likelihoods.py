@@ -24,6 +24,7 @@ from .discrete import (
     PoissonParameters,
 )
 from .likelihood_base import Likelihood, get_likelihood, likelihood_names, register_likelihood
+from .masking import zero_where_missing
 
 __all__ = [
     "Bernoulli",
@@ -51,11 +52,6 @@ __all__ = [
 Reduction = Literal["none", "sum", "mean"]
 
 
-def _zero_where_missing(values: Tensor, mask: Tensor | None) -> Tensor:
-    # Selecting, not multiplying: NaN * 0 is NaN, in the value and in the gradient.
-    return values if mask is None else torch.where(mask.bool(), values, torch.zeros_like(values))
-
-
 def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean over observed entries; 0 if there is none.
 
@@ -78,14 +74,14 @@ def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
     if mask is None:
         return values.mean()
     count = mask.bool().expand(values.shape).sum().clamp_min(1)
-    return _zero_where_missing(values, mask).sum() / count
+    return zero_where_missing(values, mask).sum() / count
 
 
 def _reduce(values: Tensor, mask: Tensor | None, reduction: Reduction) -> Tensor:
     if reduction == "none":
-        return _zero_where_missing(values, mask)
+        return zero_where_missing(values, mask)
     if reduction == "sum":
-        return _zero_where_missing(values, mask).sum()
+        return zero_where_missing(values, mask).sum()
     if reduction == "mean":
         return masked_mean(values, mask)
     raise ValueError(f"reduction must be 'none', 'sum' or 'mean', got {reduction!r}")
@@ -125,7 +121,7 @@ def masked_log_prob(
     >>> masked_log_prob(normal, x, params, torch.tensor([True, False]))
     tensor([-0.9189,  0.0000])
     """
-    return _reduce(likelihood.log_prob(_zero_where_missing(x, mask), params), mask, reduction)
+    return _reduce(likelihood.log_prob(zero_where_missing(x, mask), params), mask, reduction)
 
 
 def masked_crps(
@@ -152,7 +148,7 @@ def masked_crps(
     -------
     Tensor
     """
-    return _reduce(likelihood.crps(_zero_where_missing(x, mask), params), mask, reduction)
+    return _reduce(likelihood.crps(zero_where_missing(x, mask), params), mask, reduction)
 
 
 def energy_crps(
@@ -200,7 +196,7 @@ def energy_crps(
     n_samples = samples.shape[0]
     if n_samples < 2:
         raise ValueError(f"energy_crps needs at least 2 samples, got {n_samples}; draw more")
-    distance = (samples - _zero_where_missing(x, mask)).abs().mean(0)
+    distance = (samples - zero_where_missing(x, mask)).abs().mean(0)
     ordered = torch.sort(samples, dim=0).values
     rank = torch.arange(1, n_samples + 1, device=samples.device, dtype=samples.dtype)
     weight = (2.0 * rank - n_samples - 1.0) / (n_samples * (n_samples - 1.0))
