@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tsvae import lds
-from tsvae.lds import filtering, joint_covariances, scans, steady
+from tsvae.lds import filtering, joint_elimination, scans, steady
 from tsvae.lds.scans import affine_loop, congruence_loop
 from tsvae.lds.steady import Run, common_runs, constant_affine, equal_runs, mirrored
 
@@ -95,7 +95,7 @@ def outcome(params, potentials):
 def test_settled_covariances_equal_unsettled_ones(monkeypatch, slow):
     params, potentials = problem(300, 4, slow=slow, precision=0.05)
     got = outcome(params, potentials)
-    for module in (scans, joint_covariances):
+    for module in (scans, joint_elimination):
         monkeypatch.setattr(module, "equal_runs", lambda *values: [])
     want = outcome(params, potentials)
     for one, two in zip(got, want, strict=True):

@@ -1,25 +1,8 @@
 r"""Covariances of groups larger than two, from the joint precision of all states.
 
-The posterior q(z) is one Gaussian with a block-tridiagonal precision H: with
-:math:`B = Q^{-1}A` and :math:`C = A'Q^{-1}A`,
-
-.. math::
-    H_{tt} = \Lambda_t + [t = 0]\,\Sigma_0^{-1} + [t > 0]\,Q^{-1} + [t < T-1]\,C
-             + f_t W, \qquad H_{t+1,t} = -B,
-
-where W is the excess of expected parameters and :math:`f_t` tells where it applies. Its block
-elimination is the information filter: :math:`\Omega_t` is the precision of :math:`z_t` given the
-potentials before t, and
-
-.. math::
-    M_t = \Omega_t + H_{tt} - [t > 0]Q^{-1} - [t = 0]\Sigma_0^{-1}, \quad
-    G_t = M_t^{-1}B', \quad \Omega_{t+1} = Q^{-1} - B\,G_t, \quad
-    \log|H| = \sum_t \log|M_t|,
-
-one Cholesky factor per step. Backwards, :math:`z_t | z_{t+1}` has the gain :math:`G_t` and the
-covariance :math:`M_t^{-1}`, so :math:`\bar S_t = M_t^{-1} + G_t \bar S_{t+1} G_t'`. Differences of
-large numbers occur in :math:`\Omega` alone: the elimination runs in float64 where these count, and
-its results are kept in the precision of the potentials.
+After the elimination (module ``joint_elimination``), :math:`z_t | z_{t+1}` has the gain
+:math:`G_t` and the covariance :math:`M_t^{-1}`, so
+:math:`\bar S_t = M_t^{-1} + G_t \bar S_{t+1} G_t'`.
 
 **Gradients.** :math:`d\Omega_{t+1} = dQ^{-1} - dB\,G - G'dB' + G'dM\,G` with
 :math:`dM_t = d\Omega_t + d\Lambda_t + \dots` passes adjoints on by a congruence recursion with the
@@ -34,47 +17,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tsvae.lds.linalg import identity_like, symmetrize
+from tsvae.lds.joint_elimination import JointPrecision, eliminate
+from tsvae.lds.linalg import symmetrize
 from tsvae.lds.scans import congruence_loop
-from tsvae.lds.steady import Run, Settling, equal_runs, step_views
+from tsvae.lds.steady import Run
 
 # Numbers of a block of steps that the backward pass takes at once: it stays in the cache.
 BLOCK = 1 << 18
-# float32 is enough where squared pivots of M are at least this share of the largest entry of Q^-1:
-# rounding of the difference Omega then stays below 1e-4 of M.
-LEAST_SHARE = 1e-3
 
 _Gradient = Tensor | None
-
-
-class JointPrecision(NamedTuple):
-    """Blocks of H; per-group matrices ``(G, K, K)`` in float64.
-
-    Attributes
-    ----------
-    initial : Tensor
-        Sigma_0^-1.
-    arriving : Tensor
-        Q^-1.
-    coupling : Tensor
-        B = Q^-1 A.
-    leaving : Tensor
-        C = A'Q^-1 A.
-    excess : Tensor
-        W, zero for plug-in parameters.
-    followed : Tensor (T, N)
-        f, no gradient.
-    potential : Tensor (T, N, K) or (T, N, K, K)
-        Lambda, in the precision of the states; N = G * P.
-    """
-
-    initial: Tensor
-    arriving: Tensor
-    coupling: Tensor
-    leaving: Tensor
-    excess: Tensor
-    followed: Tensor
-    potential: Tensor
 
 
 class JointCovariances(NamedTuple):
@@ -125,94 +76,11 @@ def joint_covariances(precision: JointPrecision, *, smooth: bool) -> JointCovari
     return JointCovariances._make((*tensors, runs))
 
 
-class _Workspace:
-    """Results of the elimination, and the buffers of a step.
-
-    Parameters
-    ----------
-    given : JointPrecision
-    dtype : torch.dtype
-        Of the elimination.
-    keep_before : bool
-        Whether Omega is wanted.
-    """
-
-    def __init__(self, given: JointPrecision, dtype: torch.dtype, keep_before: bool) -> None:
-        n_steps, n = given.followed.shape
-        like, size = given.potential, given.arriving.shape[-1]
-        self.same = dtype == like.dtype
-        # LAPACK reads and writes by columns.
-        self.omega, self.total, self.root_columns, self.inverse, self.turned = (
-            torch.empty(n, size, size, dtype=dtype, device=like.device) for _ in range(5)
-        )
-        self.root = self.root_columns.mT
-        self.eye = identity_like(self.total).expand_as(self.total).contiguous()
-        self.pivots = torch.empty(n_steps, n, size, dtype=dtype, device=like.device)
-        self.failed = torch.zeros(n_steps, n, dtype=torch.int32, device=like.device)
-        # ``pull`` is G', as contiguous as products over all steps want it.
-        self.conditional, self.pull = (like.new_empty(n_steps, n, size, size) for _ in range(2))
-        self.before = torch.empty_like(self.pull) if keep_before else like.new_empty(0)
-        self.repairing = False
-        self.runs: list[Run] = []
-
-    def factor(self, step: int, failed: Tensor) -> Tensor:
-        """Inverse of the Cholesky factor of ``total``."""
-        torch.linalg.cholesky_ex(self.total, out=(self.root, failed))
-        if self.repairing and bool(failed.any()):
-            self._repair(failed)
-        self.pivots[step].copy_(self.root.diagonal(dim1=-2, dim2=-1))
-        return torch.linalg.solve_triangular(self.root, self.eye, upper=False, out=self.inverse)
-
-    def _repair(self, failed: Tensor) -> None:
-        """Factor once more with the least diagonal that lets it through."""
-        spread = self.total.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).mean(-1)
-        bad = failed.clone()
-        for power in range(-15, 1):
-            jitter = (bad > 0) * spread * 10.0**power
-            moved = self.total + jitter[:, None, None] * self.eye
-            torch.linalg.cholesky_ex(moved, out=(self.root, failed))
-            if not bool(failed.any()):
-                return
-
-    def fill(self, last: int, stop: int) -> None:
-        """Repeat the results of step ``last`` up to ``stop``."""
-        for values in (self.before, self.conditional, self.pull, self.pivots):
-            if len(values):
-                values[last + 1 : stop] = values[last]
-        self.runs.append(Run(last, stop))
-
-    def sound(self, largest: Tensor) -> bool:
-        """Whether no factor failed and no pivot is so small that rounding counts."""
-        least = self.pivots.amin().square()
-        return bool((self.failed == 0).all() & (least >= LEAST_SHARE * largest))
-
-
-def _elimination(given: JointPrecision, keep_before: bool) -> _Workspace:
-    """Run in the precision of the states where that is enough, else in float64."""
-    dtype = given.potential.dtype
-    largest = given.arriving.diagonal(dim1=-2, dim2=-1).amax()
-    if dtype != torch.float64:
-        # M exceeds C = A'Q^-1 A, so this tells most of it beforehand.
-        root, failed = torch.linalg.cholesky_ex(given.leaving)
-        least = root.diagonal(dim1=-2, dim2=-1).amin().square()
-        if bool((failed == 0).all() & (least >= LEAST_SHARE * largest)):
-            work = _Workspace(given, dtype, keep_before)
-            _run_elimination(given, work)
-            if work.sound(largest):
-                return work
-    work = _Workspace(given, torch.float64, keep_before)
-    _run_elimination(given, work)
-    if bool(work.failed.any()):
-        work.repairing = True
-        _run_elimination(given, work)
-    return work
-
-
 class _Joint(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, smooth: bool, runs: list[Run], *inputs: Tensor) -> tuple[Tensor, ...]:
         given = JointPrecision(*inputs)
-        work = _elimination(given, keep_before=not smooth)
+        work = eliminate(given, keep_before=not smooth)
         runs.extend(work.runs)
         ctx.runs = runs
         conditional, gain = work.conditional, work.pull.mT
@@ -336,64 +204,6 @@ def _contract(left: Tensor, right: Tensor) -> Tensor:
     return total
 
 
-def _run_elimination(given: JointPrecision, work: _Workspace) -> None:
-    n_steps, n = given.followed.shape
-    repeats, dtype = n // given.arriving.shape[0], work.omega.dtype
-    initial, arriving, coupling, leaving, excess = (
-        part.to(dtype).repeat_interleave(repeats, dim=0) for part in given[:5]
-    )
-    towards, both = coupling.mT, leaving + excess
-    kinds = _kinds(given.followed)
-    potentials, followed = step_views(given.potential), step_views(given.followed)
-    conditional, pull, failed = (
-        step_views(work.conditional),
-        step_views(work.pull),
-        step_views(work.failed),
-    )
-    target = work.total
-    if given.potential.ndim == 3:
-        target = target.diagonal(dim1=-2, dim2=-1)
-    tolerance = _tolerance(given.potential.dtype)
-    runs = _runs(given)
-    settling = Settling(runs, dtype, tolerance)
-    work.omega.copy_(initial)
-    work.runs.clear()
-    step = 0
-    while step < n_steps:
-        if len(work.before):
-            work.before[step] = work.omega
-        last = step == n_steps - 1
-        if kinds[step] == 1:
-            torch.add(work.omega, excess if last else both, out=work.total)
-        elif last:
-            work.total.copy_(work.omega)
-        else:
-            torch.add(work.omega, leaving, out=work.total)
-        if kinds[step] is None:
-            work.total.addcmul_(excess, followed[step][:, None, None].to(dtype))
-        target.add_(potentials[step])
-        inverse = work.factor(step, failed[step])
-        own, back = conditional[step], pull[step]
-        if work.same:
-            torch.bmm(inverse.mT, inverse, out=own)
-        else:
-            own.copy_(inverse.mT @ inverse)
-        if last:
-            back.zero_()
-            return
-        turned = torch.bmm(inverse, towards, out=work.turned)
-        if work.same:
-            torch.bmm(turned.mT, inverse, out=back)
-        else:
-            back.copy_(turned.mT @ inverse)
-        torch.baddbmm(arriving, turned.mT, turned, alpha=-1.0, out=work.omega)
-        step += 1
-        end = settling.stop(step - 1, inverse) if runs else None
-        if end is not None:
-            work.fill(step - 1, end)
-            step = end
-
-
 def _sums(adjoint: Tensor, followed: Tensor) -> tuple[Tensor, Tensor]:
     """Sum ``(T, N, K, K)`` over the steps before the last, and over those with the excess."""
     followed = followed.to(adjoint.dtype)
@@ -404,23 +214,3 @@ def _sums(adjoint: Tensor, followed: Tensor) -> tuple[Tensor, Tensor]:
         leaving, excess = both.reshape(2, *adjoint.shape[1:])
         return leaving, excess
     return adjoint[:-1].sum(0), torch.einsum("tn,tnij->nij", followed, adjoint)
-
-
-def _kinds(followed: Tensor) -> list[int | None]:
-    """Per step: 1 if the excess applies to all, 0 if to none, None if to some."""
-    if bool((followed == followed[:, :1]).all()):
-        return [int(value) for value in followed[:, 0].tolist()]
-    low, high = followed.amin(1).tolist(), followed.amax(1).tolist()
-    return [int(a) if a == b else None for a, b in zip(low, high, strict=True)]
-
-
-def _runs(given: JointPrecision) -> list[Run]:
-    """Find runs of equal blocks H_tt; the last step, which nothing follows, ends them."""
-    inner = slice(0, given.followed.shape[0] - 1)
-    if inner.stop < 1:
-        return []
-    return equal_runs(given.potential[inner], given.followed[inner])
-
-
-def _tolerance(dtype: torch.dtype) -> float:
-    return 1e-8 if dtype == torch.float32 else 1e-14

@@ -2,7 +2,7 @@ r"""Means and samples of groups larger than two: linear systems in the joint pre
 
 Deviations :math:`\delta = z - m` from the prior's mean path m solve
 :math:`H\bar\delta = r` with :math:`r_t = h_t - (\Lambda_t + f_t W) m_t` (module
-``joint_covariances``), by substitution,
+``joint_elimination``), by substitution,
 
 .. math::
     y_t = r_t + G_{t-1}' y_{t-1}, \qquad \bar\delta_t = M_t^{-1} y_t + G_t \bar\delta_{t+1}.
@@ -28,7 +28,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tsvae.lds.joint_covariances import JointCovariances, JointPrecision
+from tsvae.lds.joint_covariances import JointCovariances
+from tsvae.lds.joint_elimination import JointPrecision
 from tsvae.lds.layout import times_group
 from tsvae.lds.linalg import root_or_zero, safe_cholesky, symmetrize
 from tsvae.lds.scans import affine_loop

@@ -9,23 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tsvae.lds.filter_result import Chain
-from tsvae.lds.joint_covariances import JointCovariances, JointPrecision, joint_covariances
+from tsvae.lds.joint_covariances import JointCovariances, joint_covariances
+from tsvae.lds.joint_elimination import JointPrecision
 from tsvae.lds.joint_means import Noise, perturbation, solve
+from tsvae.lds.joint_prior import potential_in, prior_path, prior_precisions
 from tsvae.lds.layout import SeriesLayout, covariances_out, repeat_groups, times_group
 from tsvae.lds.linalg import inverse_positive
 from tsvae.lds.parameters import LDSParameters
 from tsvae.lds.scans import affine_scan
 
-# Q and Sigma_0 whose least pivot is a smaller share of their largest entry are left to the
-# covariance recursion, which needs no inverse of either.
-LEAST_PIVOT = 1e-8
-# Likewise where the prior's mean path, which deviations are taken from, runs away.
+# Passes whose prior's mean path, which deviations are taken from, runs away, are left to others.
 LARGEST_PATH = 1e6
 
 
@@ -333,10 +332,10 @@ def run_joint(
     JointPass or None
         None if a covariance is too close to singular, or the prior's mean path runs away.
     """
-    prior = _prior_precisions(params, chain.linear.shape[1])
+    prior = prior_precisions(params, chain.linear.shape[1])
     if prior is None:
         return None
-    path, moves = _prior_path(params, drift, layout)
+    path, moves = prior_path(params, drift, layout)
     if not bool(path.detach().abs().amax() <= LARGEST_PATH):
         return None
     given = layout.states_in(chain.linear)
@@ -354,56 +353,6 @@ def run_joint(
         *prior.blocks,
         excess=torch.zeros_like(prior.blocks[0]) if excess is None else excess,
         followed=followed.mT.expand(-1, n_patterns).repeat(1, params.n_groups),
-        potential=_potential_in(chain.precision, params),
+        potential=potential_in(chain.precision, params),
     )
     return kind(params, layout, precision, prior.log_det, path, moves, given, linear)
-
-
-class _Prior(NamedTuple):
-    """Initial, arriving, coupling, leaving blocks, and the log-determinant of all."""
-
-    blocks: tuple[Tensor, Tensor, Tensor, Tensor]
-    log_det: Tensor
-
-
-def _prior_precisions(params: LDSParameters, n_steps: int) -> _Prior | None:
-    wide = torch.stack((params.initial_covariance, params.noise_covariance)).double()
-    root, failed = torch.linalg.cholesky_ex(wide)
-    pivots = root.diagonal(dim1=-2, dim2=-1)
-    largest = wide.detach().abs().amax((-2, -1))
-    sound = (failed == 0) & (pivots.detach().square().amin(-1) >= LEAST_PIVOT * largest)
-    if not bool(sound.all()):
-        return None
-    initial, arriving = torch.cholesky_inverse(root).unbind(0)
-    first, later = 2.0 * pivots.log().sum((1, 2))
-    a = params.transition_matrix.double()
-    coupling = arriving @ a
-    leaving = a.mT @ coupling
-    return _Prior((initial, arriving, coupling, leaving), -(first + (n_steps - 1) * later))
-
-
-def _prior_path(
-    params: LDSParameters, drift: Tensor, layout: SeriesLayout
-) -> tuple[Tensor, Tensor]:
-    """Mean path of the prior and the drift, per group or per series."""
-    groups, size = params.n_groups, params.group_size
-    if drift.shape[0] == 1:
-        moves = drift[0].unflatten(1, (groups, 1, size))
-        start, a = params.initial_mean.unsqueeze(1), params.transition_matrix
-    else:
-        moves = layout.states_in(drift)
-        start = repeat_groups(params.initial_mean, layout.n_patterns).unsqueeze(1)
-        a = repeat_groups(params.transition_matrix, layout.n_patterns)
-    constants = torch.cat((start.expand_as(moves[:1]), moves[1:]))
-    if not constants.requires_grad and not bool(constants.any()):
-        return constants, moves  # at zero it stays
-    return affine_scan(a.expand(len(moves), *a.shape), constants), moves
-
-
-def _potential_in(precision: Tensor, params: LDSParameters) -> Tensor:
-    """``(P, T, D)`` -> ``(T, N, K)``; blocks -> ``(T, N, K, K)``."""
-    groups, size = params.n_groups, params.group_size
-    if precision.ndim == 3:
-        split = precision.unflatten(2, (groups, size)).permute(1, 2, 0, 3)
-        return split.flatten(1, 2)
-    return precision.permute(1, 2, 0, 3, 4).flatten(1, 2)

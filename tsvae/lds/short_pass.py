@@ -1,6 +1,6 @@
 r"""One pass over short chains: the joint precision of a group as one matrix.
 
-Where T K is a few tens, one Cholesky factor of the whole :math:`H` (module ``joint_covariances``)
+Where T K is a few tens, one Cholesky factor of the whole :math:`H` (module ``joint_elimination``)
 costs less than T steps in turn, whose arithmetic is nothing and whose calls are everything. Its
 inverse holds every smoothed moment,
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tsvae.lds.joint_covariances import JointPrecision
+from tsvae.lds.joint_elimination import JointPrecision
 from tsvae.lds.joint_pass import JointPass, recorded
 from tsvae.lds.linalg import safe_cholesky, symmetrize
 
