@@ -19,6 +19,8 @@ import numpy as np
 
 from tsvae.demo.report import format_table
 
+TURN_MS = 60.0
+
 
 class Table(NamedTuple):
     """Rows of text under a caption (may be empty)."""
@@ -107,12 +109,13 @@ def progress(text: str) -> None:
     sys.stderr.flush()
 
 
-def clock(function: Callable[[], object]) -> Times:
-    """Time one call."""
+def clock(function: Callable[[], object], repeats: int = 1) -> Times:
+    """Time one call, or the mean of several."""
     wall, cpu = time.perf_counter(), time.process_time()
-    function()
+    for _ in range(repeats):
+        function()
     stop, stop_cpu = time.perf_counter(), time.process_time()
-    return Times([1000 * (stop - wall)], [1000 * (stop_cpu - cpu)])
+    return Times([1000 * (stop - wall) / repeats], [1000 * (stop_cpu - cpu) / repeats])
 
 
 def race(
@@ -122,16 +125,22 @@ def race(
     fewest: int = 3,
     most: int = 50,
 ) -> dict[str, Times]:
-    """Let competitors take turns for about `budget` seconds after one warm-up call each."""
+    """Let competitors take turns for about `budget` seconds after one warm-up call each.
+
+    A turn of a short call is the mean of as many as take about `TURN_MS`, or the caches that the
+    others left cold would count.
+    """
     for function in competitors.values():
         function()
-    round_ms = sum(clock(function).wall_ms for function in competitors.values())
+    alone = {name: clock(function).wall_ms for name, function in competitors.items()}
+    repeats = {name: max(1, round(TURN_MS / value)) for name, value in alone.items()}
+    round_ms = sum(repeats[name] * value for name, value in alone.items())
     rounds = int(min(most, max(fewest, 1000 * budget / round_ms)))
     found = {name: Times([], []) for name in competitors}
     names = list(competitors)
     for turn in range(rounds):
         for name in names if turn % 2 == 0 else reversed(names):
-            times = clock(competitors[name])
+            times = clock(competitors[name], repeats[name])
             found[name].wall.extend(times.wall)
             found[name].cpu.extend(times.cpu)
     return found

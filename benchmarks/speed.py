@@ -75,7 +75,7 @@ def main() -> int:
         if not options.no_write and not options.quick:
             written = write_report(
                 options.output,
-                f"speed_{name}",
+                f"speed_{name}" + (f"_{options.threads}threads" if options.threads > 1 else ""),
                 title=part.title,
                 table=part.format(markdown=True),
                 notes=part.notes,

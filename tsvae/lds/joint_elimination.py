@@ -34,6 +34,7 @@ from tsvae.lds.steady import Run, Settling, equal_runs, step_views
 # float32 is enough where squared pivots of M are at least this share of the largest entry of Q^-1:
 # rounding of the difference Omega then stays below 1e-4 of M.
 LEAST_SHARE = 1e-3
+BLOCK = 1 << 18  # numbers of a block of steps
 
 
 class JointPrecision(NamedTuple):
@@ -82,13 +83,18 @@ class Elimination:
         n_steps, n = given.followed.shape
         like, size = given.potential, given.arriving.shape[-1]
         self.same = dtype == like.dtype
-        # LAPACK reads and writes by columns.
-        self.omega, self.total, self.root_columns, self.inverse, self.turned = (
-            torch.empty(n, size, size, dtype=dtype, device=like.device) for _ in range(5)
-        )
-        self.root = self.root_columns.mT
+
+        def empty(*shape: int) -> Tensor:
+            return torch.empty(shape, dtype=dtype, device=like.device)
+
+        self.omega, self.total = empty(n, size, size), empty(n, size, size)
+        self.root = empty(n, size, size).mT  # LAPACK reads and writes by columns
         self.eye = identity_like(self.total).expand_as(self.total).contiguous()
-        self.pivots = torch.empty(n_steps, n, size, dtype=dtype, device=like.device)
+        # L^-1 and L^-1 B' of the steps since ``start``, LL' = M: a block that stays in the cache.
+        self.width = min(n_steps, max(1, BLOCK // (n * size * size)))
+        self.inverses, self.turned = (empty(self.width, n, size, size) for _ in range(2))
+        self.start = 0
+        self.pivots = empty(n_steps, n, size)
         self.failed = torch.zeros(n_steps, n, dtype=torch.int32, device=like.device)
         # ``pull`` is G', as contiguous as products over all steps want it.
         self.conditional, self.pull = (like.new_empty(n_steps, n, size, size) for _ in range(2))
@@ -96,13 +102,25 @@ class Elimination:
         self.repairing = False
         self.runs: list[Run] = []
 
-    def factor(self, step: int, failed: Tensor) -> Tensor:
+    def factor(self, failed: Tensor, out: Tensor) -> None:
         """Inverse of the Cholesky factor of ``total``."""
         torch.linalg.cholesky_ex(self.total, out=(self.root, failed))
         if self.repairing and bool(failed.any()):
             self._repair(failed)
-        self.pivots[step].copy_(self.root.diagonal(dim1=-2, dim2=-1))
-        return torch.linalg.solve_triangular(self.root, self.eye, upper=False, out=self.inverse)
+        torch.linalg.solve_triangular(self.root, self.eye, upper=False, out=out)
+
+    def finish(self, stop: int) -> None:
+        """Work out what follows from the factors of the steps before ``stop``."""
+        inverses, turned = (x[: stop - self.start] for x in (self.inverses, self.turned))
+        block = slice(self.start, stop)
+        for left, target in ((inverses, self.conditional), (turned, self.pull)):
+            if self.same:
+                torch.matmul(left.mT, inverses, out=target[block])
+            else:
+                target[block] = left.mT @ inverses
+        pivots = inverses.diagonal(dim1=-2, dim2=-1)
+        torch.reciprocal(pivots, out=self.pivots[block])
+        self.start = stop
 
     def _repair(self, failed: Tensor) -> None:
         """Factor once more with the least diagonal that lets it through."""
@@ -121,6 +139,7 @@ class Elimination:
             if len(values):
                 values[last + 1 : stop] = values[last]
         self.runs.append(Run(last, stop))
+        self.start = stop
 
     def sound(self, largest: Tensor) -> bool:
         """Whether no factor failed and no pivot is so small that rounding counts."""
@@ -158,11 +177,7 @@ def _run_elimination(given: JointPrecision, work: Elimination) -> None:
     towards, both = coupling.mT, leaving + excess
     kinds = _kinds(given.followed)
     potentials, followed = step_views(given.potential), step_views(given.followed)
-    conditional, pull, failed = (
-        step_views(work.conditional),
-        step_views(work.pull),
-        step_views(work.failed),
-    )
+    failed, inverses, turned = map(step_views, (work.failed, work.inverses, work.turned))
     target = work.total
     if given.potential.ndim == 3:
         target = target.diagonal(dim1=-2, dim2=-1)
@@ -171,7 +186,7 @@ def _run_elimination(given: JointPrecision, work: Elimination) -> None:
     settling = Settling(runs, dtype, tolerance)
     work.omega.copy_(initial)
     work.runs.clear()
-    step = 0
+    step = work.start = 0
     while step < n_steps:
         if len(work.before):
             work.before[step] = work.omega
@@ -185,23 +200,19 @@ def _run_elimination(given: JointPrecision, work: Elimination) -> None:
         if kinds[step] is None:
             work.total.addcmul_(excess, followed[step][:, None, None].to(dtype))
         target.add_(potentials[step])
-        inverse = work.factor(step, failed[step])
-        own, back = conditional[step], pull[step]
-        if work.same:
-            torch.bmm(inverse.mT, inverse, out=own)
-        else:
-            own.copy_(inverse.mT @ inverse)
-        if last:
-            back.zero_()
-            return
-        turned = torch.bmm(inverse, towards, out=work.turned)
-        if work.same:
-            torch.bmm(turned.mT, inverse, out=back)
-        else:
-            back.copy_(turned.mT @ inverse)
-        torch.baddbmm(arriving, turned.mT, turned, alpha=-1.0, out=work.omega)
+        at = step - work.start
+        inverse, half = inverses[at], turned[at]
+        work.factor(failed[step], inverse)
         step += 1
+        if last:
+            half.zero_()  # nothing follows
+            work.finish(step)
+            return
+        torch.bmm(inverse, towards, out=half)
+        torch.baddbmm(arriving, half.mT, half, alpha=-1.0, out=work.omega)
         end = settling.stop(step - 1, inverse) if runs else None
+        if end is not None or at + 1 == work.width:
+            work.finish(step)
         if end is not None:
             work.fill(step - 1, end)
             step = end
