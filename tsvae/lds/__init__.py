@@ -31,6 +31,7 @@ from tsvae.lds.natural import (
     expectations_from_standard,
     natural_expectations,
     natural_kl,
+    natural_terms,
     standard_from_unconstrained,
     unconstrained_from_standard,
 )
@@ -111,6 +112,7 @@ __all__ = [
     "make_parameters",
     "natural_expectations",
     "natural_kl",
+    "natural_terms",
     "pairwise_moments",
     "parameters_from_expectations",
     "per_series",

@@ -271,38 +271,6 @@ def _direction(roots: _Roots, direction: NaturalParameters, size: FactorSize) ->
     return _join(parts)
 
 
-class _NaturalExpectations(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, xi: Tensor, size: FactorSize) -> tuple[Tensor, ...]:
-        roots = _roots(_wide(xi), size)
-        ctx.size, ctx.dtype = size, xi.dtype
-        ctx.save_for_backward(*roots)
-        phi = expectations_from_standard(_from_roots(roots))
-        return tuple(part.to(xi.dtype) for part in phi)
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any, grad_mean: Tensor, grad_noise: Tensor, grad_excess: Tensor, grad_log_det: Tensor
-    ) -> tuple[Tensor, None]:
-        roots = _Roots(*ctx.saved_tensors)
-        mean = roots.mean
-        root = roots.scale_root / roots.degrees.sqrt()[..., None, None]
-        inverse_w = root @ root.mT
-        grad_c = _wide(grad_log_det)[..., None, None]
-        # Derivative with respect to W: through W^-1 and through c = t_4 - log|W| / 2.
-        grad_w = -inverse_w @ symmetrize(_wide(grad_noise)) @ inverse_w - 0.5 * grad_c * inverse_w
-        excess = symmetrize(_wide(grad_excess))
-        pulled = inverse_w @ _wide(grad_mean)
-        direction = NaturalParameters(
-            -2.0 * symmetrize(grad_w - pulled @ mean.mT + mean @ excess @ mean.mT),
-            pulled - 2.0 * mean @ excess,
-            -2.0 * excess,
-            _wide(grad_log_det),
-        )
-        return _direction(roots, direction, ctx.size).to(ctx.dtype), None
-
-
 def _kl(roots: _Roots, p: MNIW, size: FactorSize) -> Tensor:
     """``kl_divergence`` summed over groups, from the factors of q."""
     k, n = size
@@ -322,23 +290,94 @@ def _kl(roots: _Roots, p: MNIW, size: FactorSize) -> Tensor:
     return (0.5 * (rows + wishart) + gammas.sum(-1)).sum()
 
 
-class _NaturalKL(torch.autograd.Function):
+class _NaturalTerms(torch.autograd.Function):
+    """Phi and, with a prior, the KL to it; one direction for both."""
+
     @staticmethod
-    def forward(ctx: Any, xi: Tensor, size: FactorSize, prior: MNIW) -> Tensor:
+    def forward(
+        ctx: Any, xi: Tensor, size: FactorSize, prior: MNIW | None
+    ) -> tuple[Tensor | None, ...]:
         roots = _roots(_wide(xi), size)
         ctx.size, ctx.prior, ctx.dtype = size, prior, xi.dtype
         ctx.save_for_backward(*roots)
-        return _kl(roots, MNIW(*(_wide(part) for part in prior)), size).to(xi.dtype)
+        ctx.set_materialize_grads(False)
+        phi = expectations_from_standard(_from_roots(roots))
+        outputs = tuple(part.to(xi.dtype) for part in phi)
+        if prior is None:
+            return *outputs, None
+        return *outputs, _kl(roots, MNIW(*(_wide(part) for part in prior)), size).to(xi.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None]:
         roots = _Roots(*ctx.saved_tensors)
-        q = natural_from_standard(_from_roots(roots))
-        p = natural_from_standard(MNIW(*(_wide(part) for part in ctx.prior)))
-        scale = _wide(grad)
-        direction = NaturalParameters(*(scale * (a - b) for a, b in zip(q, p, strict=True)))
-        return _direction(roots, direction, ctx.size).to(ctx.dtype), None, None
+        total: NaturalParameters | None = None
+        if any(grad is not None for grad in grads[:4]):
+            shapes = (roots.mean, roots.scale_root, roots.rows_root, roots.degrees)
+            given = [
+                torch.zeros_like(like) if grad is None else _wide(grad)
+                for grad, like in zip(grads[:4], shapes, strict=True)
+            ]
+            total = _expectation_direction(roots, *given)
+        if grads[4] is not None:
+            q = natural_from_standard(_from_roots(roots))
+            p = natural_from_standard(MNIW(*(_wide(part) for part in ctx.prior)))
+            scale = _wide(grads[4])
+            pull = NaturalParameters(*(scale * (a - b) for a, b in zip(q, p, strict=True)))
+            if total is None:
+                total = pull
+            else:
+                total = NaturalParameters(*(a + b for a, b in zip(total, pull, strict=True)))
+        if total is None:
+            return None, None, None
+        return _direction(roots, total, ctx.size).to(ctx.dtype), None, None
+
+
+def _expectation_direction(
+    roots: _Roots, grad_mean: Tensor, grad_noise: Tensor, grad_excess: Tensor, grad_log_det: Tensor
+) -> NaturalParameters:
+    """Natural direction of a loss with these gradients by phi."""
+    mean = roots.mean
+    root = roots.scale_root / roots.degrees.sqrt()[..., None, None]
+    inverse_w = root @ root.mT
+    grad_c = grad_log_det[..., None, None]
+    # Derivative with respect to W: through W^-1 and through c = t_4 - log|W| / 2.
+    grad_w = -inverse_w @ symmetrize(grad_noise) @ inverse_w - 0.5 * grad_c * inverse_w
+    excess = symmetrize(grad_excess)
+    pulled = inverse_w @ grad_mean
+    return NaturalParameters(
+        -2.0 * symmetrize(grad_w - pulled @ mean.mT + mean @ excess @ mean.mT),
+        pulled - 2.0 * mean @ excess,
+        -2.0 * excess,
+        grad_log_det,
+    )
+
+
+class NaturalTerms(NamedTuple):
+    """Phi of a factor and the KL to its prior, summed over groups, in nats."""
+
+    expectations: Expectations
+    kl: Tensor
+
+
+def natural_terms(xi: Tensor, size: FactorSize, prior: MNIW) -> NaturalTerms:
+    """Phi and KL of a factor; ``backward`` yields the natural direction of both at once.
+
+    Parameters
+    ----------
+    xi : Tensor (G, n)
+        Unconstrained factor.
+    size : FactorSize
+        K and L.
+    prior : MNIW
+        Constant.
+
+    Returns
+    -------
+    NaturalTerms
+    """
+    *phi, kl = _NaturalTerms.apply(xi, size, prior)  # type: ignore[no-untyped-call]
+    return NaturalTerms(Expectations(*phi), kl)
 
 
 def natural_expectations(xi: Tensor, size: FactorSize) -> Expectations:
@@ -353,7 +392,7 @@ def natural_expectations(xi: Tensor, size: FactorSize) -> Expectations:
     -------
     Expectations
     """
-    return Expectations(*_NaturalExpectations.apply(xi, size))  # type: ignore[no-untyped-call]
+    return Expectations(*_NaturalTerms.apply(xi, size, None)[:4])  # type: ignore[no-untyped-call]
 
 
 def natural_kl(xi: Tensor, size: FactorSize, prior: MNIW) -> Tensor:
@@ -373,5 +412,4 @@ def natural_kl(xi: Tensor, size: FactorSize, prior: MNIW) -> Tensor:
     Tensor
         A scalar, in nats.
     """
-    result: Tensor = _NaturalKL.apply(xi, size, prior)  # type: ignore[no-untyped-call]
-    return result
+    return natural_terms(xi, size, prior).kl

@@ -16,6 +16,7 @@ from tsvae.lds.natural import (
     free_from_root,
     natural_expectations,
     natural_kl,
+    natural_terms,
     root_from_free,
     standard_from_unconstrained,
     unconstrained_from_standard,
@@ -50,6 +51,13 @@ class DynamicsPosterior(NamedTuple):
 
     initial: NIW
     transition: MNIW
+
+
+class ThetaTerms(NamedTuple):
+    """Parameters for inference and KL(q(theta) || p(theta))."""
+
+    params: LDSParameters
+    kl: Tensor
 
 
 class LinearDynamicsPosterior(nn.Module):
@@ -183,6 +191,17 @@ class LinearDynamicsPosterior(nn.Module):
                 standard_from_unconstrained(self._transition_free(), self.transition_size)
             )
         return parameters_from_expectations(initial, transition)
+
+    def terms(self) -> ThetaTerms:
+        """Parameters for inference and ``kl()``, at the price of little more than one of them."""
+        if self.posterior != "natural":
+            return ThetaTerms(self.parameters_for_inference(), self.kl())
+        initial = natural_terms(self.initial_factor, self.initial_size, self.prior_initial)
+        transition = natural_terms(
+            self.transition_factor, self.transition_size, self.prior_transition
+        )
+        params = parameters_from_expectations(initial.expectations, transition.expectations)
+        return ThetaTerms(params, initial.kl + transition.kl)
 
     def plug_in(
         self,

@@ -43,6 +43,8 @@ class StatePosterior(NamedTuple):
         KL divergence of q(z) from its prior, expected under the parameters' posterior.
     detail : Any
         What the implementation keeps for sampling and forecasting.
+    prior_kl : Tensor or None
+        What ``prior_kl()`` would give, where it comes almost free with the rest.
     """
 
     mean: Tensor
@@ -50,6 +52,7 @@ class StatePosterior(NamedTuple):
     pattern: Tensor | None
     local_kl: Tensor
     detail: Any
+    prior_kl: Tensor | None = None
 
 
 class State(NamedTuple):

@@ -130,8 +130,12 @@ class LinearDynamics(nn.Module):
         self, potentials: Potentials, inputs: Tensor | None = None, lengths: Tensor | None = None
     ) -> StatePosterior:
         """Exact posterior of the states; see :class:`~tsvae.models.graphical.GraphicalModel`."""
-        params = self.theta.parameters_for_inference()
-        return self._infer(params, potentials, inputs, lengths)
+        if not torch.is_grad_enabled():
+            params = self.theta.parameters_for_inference()
+            return self._infer(params, potentials, inputs, lengths)
+        terms = self.theta.terms()
+        posterior = self._infer(terms.params, potentials, inputs, lengths)
+        return posterior._replace(prior_kl=terms.kl)
 
     def infer_detached(
         self, potentials: Potentials, inputs: Tensor | None = None, lengths: Tensor | None = None

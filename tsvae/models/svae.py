@@ -376,7 +376,10 @@ class SVAE(nn.Module):
             log_prob = masked_log_prob(likelihood, window.x, params, window.target)
             log_prob = log_prob.sum() / self.n_samples
         per_window = n_values / window.x.shape[0]
-        prior_kl = self.dynamics.prior_kl() / (self.n_windows * per_window)
+        prior_kl = posterior.prior_kl
+        if prior_kl is None:
+            prior_kl = self.dynamics.prior_kl()
+        prior_kl = prior_kl / (self.n_windows * per_window)
         return _Terms(-log_prob.sum() / n_values, posterior.local_kl.sum() / n_values, prior_kl)
 
     def _expected_log_prob(self, window: Window, posterior: StatePosterior) -> Tensor:
