@@ -181,6 +181,7 @@ def test_operations_do_not_grow_with_series_or_settled_steps():
 def test_the_way_fits_the_shape():
     assert operations(5, 24, 25, 2) <= 500
     assert filtering.ways(24, 2, 25)[0] == "short"
+    assert filtering.ways(24, 2, 125)[0] == "joint"
     assert filtering.ways(24, 2, 10_000)[0] == "planes"
     assert filtering.ways(1000, 2, 16)[0] == "planes"
     assert filtering.ways(1000, 32, 1)[0] == "joint"

@@ -46,9 +46,11 @@ from tsvae.lds.potentials import Potentials, block_precision
 from tsvae.lds.short_pass import ShortPass
 from tsvae.lds.stepwise_pass import run_stepwise
 
-# Chains of so many numbers T K are taken as one matrix each, if there are few of them.
+# Chains of up to so many numbers T K are taken as one matrix each if there are few of them, and
+# step by step if there are some: planes ask for more operations than T steps do.
 SHORT_CHAIN = 64
-FEW_CHAINS = 128
+FEW_CHAINS = 64
+SOME_CHAINS = 256
 
 
 def filter_states(
@@ -133,8 +135,11 @@ def ways(n_steps: int, group_size: int, n_matrices: int) -> tuple[str, ...]:
         "stepwise" (``stepwise_pass``); a way that cannot be taken leaves it to the next.
     """
     own = "planes" if group_size <= LARGEST else "joint"
-    short = n_steps * group_size <= SHORT_CHAIN and n_matrices <= FEW_CHAINS
-    return ("short", own, "stepwise") if short else (own, "stepwise")
+    if n_steps * group_size > SHORT_CHAIN or n_matrices > SOME_CHAINS:
+        return own, "stepwise"
+    if n_matrices <= FEW_CHAINS:
+        return "short", own, "stepwise"
+    return ("joint", "planes", "stepwise") if own == "planes" else (own, "stepwise")
 
 
 def _run(params: LDSParameters, chain: Chain, drift: Tensor, layout: SeriesLayout) -> Moments:
