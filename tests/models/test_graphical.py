@@ -442,3 +442,18 @@ def test_dense_potentials_need_dense_dynamics():
         whole.infer(dense, None, LENGTHS).mean, whole.infer(potentials, None, LENGTHS).mean
     )
     assert block_precision(dense.precision, 1, 4).shape == (1, T, 1, 4, 4)
+
+
+@pytest.mark.parametrize("group_size", [2, 4])
+def test_draws_along_with_the_posterior_are_those_asked_for_after_it(group_size):
+    generator = torch.Generator().manual_seed(0)
+    model = LinearDynamics(4, group_size=group_size)
+    linear = torch.randn(3, 40, 4, generator=generator)
+    potentials = Potentials(linear, torch.ones(1, 40, 4))
+    apart = model.infer(potentials)
+    draws = model.sample(apart, 2, torch.Generator().manual_seed(1))
+    both = model.infer_and_sample(potentials, 2, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(both.draws, draws)
+    for name in ("mean", "covariance", "local_kl", "prior_kl"):
+        torch.testing.assert_close(getattr(both, name), getattr(apart, name))
+    torch.testing.assert_close(both.prior_kl, model.prior_kl())

@@ -45,6 +45,8 @@ class StatePosterior(NamedTuple):
         What the implementation keeps for sampling and forecasting.
     prior_kl : Tensor or None
         What ``prior_kl()`` would give, where it comes almost free with the rest.
+    draws : Tensor (S, B, T, D) or None
+        Joint samples, where they were asked for along with the rest.
     """
 
     mean: Tensor
@@ -53,6 +55,7 @@ class StatePosterior(NamedTuple):
     local_kl: Tensor
     detail: Any
     prior_kl: Tensor | None = None
+    draws: Tensor | None = None
 
 
 class State(NamedTuple):

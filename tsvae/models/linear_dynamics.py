@@ -137,6 +137,21 @@ class LinearDynamics(nn.Module):
         posterior = self._infer(terms.params, potentials, inputs, lengths)
         return posterior._replace(prior_kl=terms.kl)
 
+    def infer_and_sample(
+        self,
+        potentials: Potentials,
+        n_samples: int,
+        generator: torch.Generator,
+        inputs: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> StatePosterior:
+        """Infer, with ``draws``: one pass of means serves both."""
+        terms = self.theta.terms()
+        filtered = filter_states(terms.params, potentials, inputs, lengths)
+        draws = sample_posterior(terms.params, filtered, generator, n_samples)
+        posterior = _posterior(terms.params, filtered)
+        return posterior._replace(prior_kl=terms.kl, draws=draws)
+
     def infer_detached(
         self, potentials: Potentials, inputs: Tensor | None = None, lengths: Tensor | None = None
     ) -> StatePosterior:
@@ -163,16 +178,7 @@ class LinearDynamics(nn.Module):
         inputs: Tensor | None,
         lengths: Tensor | None,
     ) -> StatePosterior:
-        filtered = filter_states(params, potentials, inputs, lengths)
-        smoothed = smooth(params, filtered)
-        divergence = local_kl(params, filtered, smoothed)
-        return StatePosterior(
-            smoothed.smoothed_mean,
-            smoothed.smoothed_covariance,
-            smoothed.pattern,
-            divergence,
-            Filtered(params, filtered),
-        )
+        return _posterior(params, filter_states(params, potentials, inputs, lengths))
 
     def sample(
         self, posterior: StatePosterior, n_samples: int, generator: torch.Generator
@@ -249,6 +255,17 @@ class LinearDynamics(nn.Module):
         return sample_forecast(
             params, state.mean, state.covariance, horizon, generator, n_samples, inputs
         )
+
+
+def _posterior(params: LDSParameters, filtered: FilterResult) -> StatePosterior:
+    smoothed = smooth(params, filtered)
+    return StatePosterior(
+        smoothed.smoothed_mean,
+        smoothed.smoothed_covariance,
+        smoothed.pattern,
+        local_kl(params, filtered, smoothed),
+        Filtered(params, filtered),
+    )
 
 
 def _rows(values: Tensor, pattern: Tensor | None, steps: Tensor, n_series: int) -> Tensor:

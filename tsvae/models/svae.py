@@ -298,7 +298,7 @@ class SVAE(nn.Module):
         filtered = None
         if self.elbo_weight:
             part = self._elbo_part(window, potentials)
-            posterior = self._posterior(*part)
+            posterior = self._posterior(*part, generator)
             filtered = posterior.detail if part[0] is window else None
             terms = self._elbo_terms(part[0], posterior, generator)
             kl = terms.local_kl + terms.prior_kl
@@ -350,7 +350,15 @@ class SVAE(nn.Module):
         log_scale = (count * self.log_scale).sum() / count.sum().clamp_min(1)
         return window._replace(target=folded), log_scale
 
-    def _posterior(self, window: Window, potentials: Potentials) -> StatePosterior:
+    def _posterior(
+        self, window: Window, potentials: Potentials, generator: torch.Generator
+    ) -> StatePosterior:
+        together = getattr(self.dynamics, "infer_and_sample", None)
+        if together is not None and not (self.closed_form or self.drop_correction):
+            joined: StatePosterior = together(
+                potentials, self.n_samples, generator, window.inputs, window.lengths
+            )
+            return joined
         if self.drop_correction:
             posterior: StatePosterior = self.dynamics.infer_detached(
                 potentials, window.inputs, window.lengths
@@ -371,7 +379,9 @@ class SVAE(nn.Module):
         if self.closed_form:
             log_prob = self._expected_log_prob(window, posterior)
         else:
-            z = self.dynamics.sample(posterior, self.n_samples, generator)
+            z = posterior.draws
+            if z is None:
+                z = self.dynamics.sample(posterior, self.n_samples, generator)
             likelihood, params = self.decoder.likelihood, self.decoder(z)
             log_prob = masked_log_prob(likelihood, window.x, params, window.target)
             log_prob = log_prob.sum() / self.n_samples
