@@ -42,7 +42,7 @@ class Row(NamedTuple):
 
     @property
     def holds(self) -> bool | None:
-        return None if self.limit is None else self.figure <= self.limit
+        return None if self.limit is None else bool(self.figure <= self.limit)
 
     def cells(self) -> list[str]:
         limit = "" if self.limit is None else f"{self.limit:g} {self.unit}"
