@@ -143,10 +143,11 @@ class Counter(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.total = 0
+        self.total = self.factors = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         self.total += 1
+        self.factors += "cholesky_ex" in str(function)
         return function(*args, **(kwargs or {}))
 
 
@@ -176,6 +177,25 @@ def test_operations_do_not_grow_with_series_or_settled_steps():
     assert operations(50, 200, 1, 4) <= 1.2 * dense
     assert operations(2, 3200, 1, 4) <= 5 * dense  # chunks: the root of T
     assert operations(2, 400, 1, 4, own=True) <= 2.2 * operations(2, 200, 1, 4, own=True)
+
+
+@pytest.mark.parametrize("steps", [24, 200])
+def test_one_elimination_serves_draws_and_posterior(steps):
+    """Whichever is asked for first."""
+    counts = []
+    for draws_first in (False, True):
+        params, potentials = problem(steps, 4)
+        potentials = potentials._replace(precision=potentials.precision.expand(3, -1, -1).clone())
+        potentials.precision.mul_(1.0 + draw(3, steps, 4).abs())
+        with Counter() as counter:
+            filtered = lds.filter_states(params, potentials)
+            for draws_now in (draws_first, not draws_first):
+                if draws_now:
+                    lds.sample_posterior(params, filtered, torch.Generator().manual_seed(0))
+                else:
+                    lds.local_kl(params, filtered, lds.smooth(params, filtered))
+        counts.append(counter.factors)
+    assert counts[0] == counts[1]
 
 
 def test_the_way_fits_the_shape():

@@ -152,6 +152,10 @@ class JointPass:
         """Smoothed means less ``path``, (T, N, R, K)."""
         return self._solve(self._right)
 
+    def _expect_smoother(self) -> None:
+        """Work out covariances with smoothed ones at once, or the elimination would run twice."""
+        _ = self.covariances if "with_filtered" in self.__dict__ else self.with_smoothed
+
     def _solve(self, right: Tensor) -> Tensor:
         return solve(self._inner, self._inner_covariances, right)
 
@@ -230,7 +234,8 @@ class JointPass:
         right = self._right.repeat_interleave(n_samples, dim=2) + moved
         if "deviation" in self.__dict__:
             found = self._solve(right)
-        else:  # the means are as good as always asked for, too
+        else:  # the smoother is as good as always asked for, too
+            self._expect_smoother()
             rows = self._right.shape[2]
             both = self._solve(torch.cat((self._right, right), dim=2))
             self.__dict__["deviation"], found = both[:, :, :rows], both[:, :, rows:]
