@@ -1,6 +1,6 @@
-r"""The sequential loops of the package and their hand-written gradients.
+r"""Step-by-step recursions in time and their hand-written gradients.
 
-Three recursions in time; everything else is vectorised over time:
+Where coefficients stay the same (module ``steady``) the first two skip ahead:
 
 - affine, :math:`m_t = F_t m_{t-1} + g_t` (state means and samples);
 - congruence, :math:`X_t = F_t X_{t-1} F_t' + C_t` (smoothed and forecast covariances);
@@ -35,8 +35,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tsvae.lds.linalg import (
-    adjugate_2x2,
-    determinant_2x2,
     identity_like,
     safe_cholesky,
     semidefinite_factor,
@@ -248,8 +246,8 @@ def covariance_recursion(
 ) -> CovarianceRecursion:
     """Riccati recursion of the filter, free of the batch of series.
 
-    Any faster implementation (steady state, associative scan, compiled kernel) may replace this
-    function: nothing else in the package walks through time for covariances of the filter.
+    It takes any size and singular A, Q; ``filtering.ways`` prefers faster recursions, which are
+    tested against it.
 
     Parameters
     ----------
@@ -275,48 +273,7 @@ class _Update(NamedTuple):
     shrinkage: Tensor
 
 
-def _riccati_scalar(a: Tensor, q: Tensor, p: Tensor, precision: Tensor) -> _Update:
-    square = a * a
-    predicted, filtered = torch.empty_like(precision), torch.empty_like(precision)
-    for lam, before, after in zip(
-        precision.unbind(0), predicted.unbind(0), filtered.unbind(0), strict=True
-    ):
-        before.copy_(p)
-        torch.div(p, torch.addcmul(torch.ones_like(p), p, lam), out=after)
-        p = torch.addcmul(q, square, after)
-    odds = predicted * precision
-    return _Update(predicted, filtered, torch.log1p(odds)[..., 0, 0], precision / (1.0 + odds))
-
-
-def _riccati_pair(a: Tensor, q: Tensor, p: Tensor, precision: Tensor) -> _Update:
-    # S = (P + |P| adj(Lambda)) / |I + P Lambda|, with
-    # |I + P Lambda| = 1 + tr(P Lambda) + |P||Lambda|: sums of non-negative terms only.
-    adjugates, det_precision = adjugate_2x2(precision), determinant_2x2(precision)
-    predicted, filtered = torch.empty_like(precision), torch.empty_like(precision)
-    odds = torch.empty_like(det_precision)
-    transposed = a.mT
-    for lam, adjugate, det_lam, before, after, odd in zip(
-        precision.unbind(0),
-        adjugates.unbind(0),
-        det_precision.unbind(0),
-        predicted.unbind(0),
-        filtered.unbind(0),
-        odds.unbind(0),
-        strict=True,
-    ):
-        before.copy_(p)
-        det = determinant_2x2(p)
-        torch.addcmul((p * lam).sum(dim=(-2, -1)), det, det_lam, out=odd)
-        torch.addcmul(p, det[..., None, None], adjugate, out=after)
-        after.div_((1.0 + odd)[..., None, None])
-        p = torch.baddbmm(q, torch.bmm(a, after), transposed)
-    det = determinant_2x2(predicted)
-    shrinkage = precision + det_precision[..., None, None] * adjugate_2x2(predicted)
-    shrinkage = shrinkage / (1.0 + odds)[..., None, None]
-    return _Update(predicted, filtered, torch.log1p(odds), shrinkage)
-
-
-def _riccati_general(a: Tensor, q: Tensor, p: Tensor, precision: Tensor) -> _Update:
+def _riccati(a: Tensor, q: Tensor, p: Tensor, precision: Tensor) -> _Update:
     # With Lambda = W W' an update is one by unit-noise observations W'z: N = I + W'PW is well
     # scaled (diagonal scaling does not matter to Cholesky), and Joseph's form keeps S >= 0.
     factors = semidefinite_factor(precision)
@@ -353,9 +310,7 @@ class _Riccati(torch.autograd.Function):
     def forward(
         ctx: Any, transition: Tensor, noise: Tensor, initial: Tensor, precision: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        size = transition.shape[-1]
-        step = {1: _riccati_scalar, 2: _riccati_pair}.get(size, _riccati_general)
-        update = step(transition, noise, initial, precision.contiguous())
+        update = _riccati(transition, noise, initial, precision.contiguous())
         # Rounding leaves an asymmetry of the last digit.
         predicted, filtered = symmetrize(update.predicted), symmetrize(update.filtered)
         ctx.save_for_backward(transition, predicted, filtered, update.shrinkage)

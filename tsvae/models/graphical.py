@@ -85,7 +85,11 @@ class StateForecast(NamedTuple):
 
 
 class GraphicalModel(Protocol):
-    """What a structured VAE needs of its graphical model (a ``torch.nn.Module``)."""
+    """What a structured VAE needs of its graphical model (a ``torch.nn.Module``).
+
+    Optional: ``infer_and_sample(potentials, n_samples, generator, inputs, lengths)``, which gives
+    the result of ``infer`` with ``draws`` where both together are cheaper than apart.
+    """
 
     latent_dim: int
 
