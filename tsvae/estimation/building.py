@@ -45,6 +45,7 @@ _N_FIXED = 12  # seasonal waves with a fixed pattern at most
 _TINY = 1e-8
 _PEAK_RATIO = 8.0
 _RIDGE = 1.0
+STRENGTH = 100.0  # pseudo-observations behind a start that no data speak for
 
 
 @dataclass(frozen=True)
@@ -233,10 +234,19 @@ class Start(NamedTuple):
         None: the prior's mean.
     bank : FilterBank or None
         Of encoder and decoder, for one variable; None: random.
+    scale : ndarray (F,) or None
+        Unit of each variable; None: its spread in a window.
+    noise_scale : float or None
+        Observation noise in that unit; None: as the model has it.
+    strength : float
+        Observations that the dynamics rest on.
     """
 
     dynamics: LDSParameters | None
     bank: FilterBank | None
+    scale: Array | None = None
+    noise_scale: float | None = None
+    strength: float = STRENGTH
 
 
 def start_model(

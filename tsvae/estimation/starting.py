@@ -9,22 +9,29 @@ import numpy as np
 import torch
 
 from tsvae.estimation.building import (
+    STRENGTH,
     Sizes,
+    Spread,
+    Start,
     detect_periods,
     measure_spread,
     ridge,
     set_bank,
     start_model,
 )
+from tsvae.estimation.moments import measure_errors, window_moments
 from tsvae.estimation.settings import Parameters, is_real
 from tsvae.lds import LDSParameters
 from tsvae.models import SVAE
-from tsvae.models.start import PRECISION_START
+from tsvae.models.fitted_start import fitted_start
+from tsvae.models.response_fit import fit_responses, forecast_map
+from tsvae.models.start import PRECISION_START, StateRoles, state_roles
 from tsvae.panel import Panel, seasonal_periods
 
 __all__ = ["build_at_start", "build_model", "given_periods"]
 
 _SCALE_BOUNDS = (0.02, 0.5)
+_LEAST_ERROR_SCALE = 1e-3  # beside the spread in a window
 
 
 def given_periods(panel: Panel, params: Parameters) -> list[float]:
@@ -43,12 +50,11 @@ def given_periods(panel: Panel, params: Parameters) -> list[float]:
 
 
 def build_model(
-    settings: Mapping[str, Any],
-    start: LDSParameters | None = None,
+    settings: Mapping[str, Any], start: LDSParameters | None = None, strength: float = STRENGTH
 ) -> SVAE:
     """Build the model from its settings; ``start`` is where its dynamics begin."""
     settings = dict(settings)
-    dynamics = {**settings.pop("dynamics"), "start": start}
+    dynamics = {**settings.pop("dynamics"), "start": start, "strength": strength}
     n_features = settings.pop("n_features")
     for name in ("encoder_sizes", "decoder_sizes"):
         settings[name] = tuple(settings[name])
@@ -76,26 +82,106 @@ def build_at_start(
     if settings["level_entries"]:
         share = float(np.median(spread.noise / spread.window))
         settings["scale_start"] = float(np.clip(share, *_SCALE_BOUNDS))
+    start = _choose_start(values, panel, periods, spread, sizes, settings, params, fixed_seasons)
+    if start.noise_scale is not None:
+        settings["scale_start"] = start.noise_scale
+    model = build_model(settings, start.dynamics, start.strength)
+    if start.bank is not None and settings["channelwise"] and settings["potential"] == "diagonal":
+        set_bank(model, start.bank)
+    with torch.no_grad():
+        if settings["level_entries"] or start.scale is not None:
+            scale = spread.window if start.scale is None else start.scale
+            model.log_scale.copy_(torch.as_tensor(np.log(scale)))
+        if effects is not None:
+            model.covariate_matrix.copy_(torch.as_tensor(effects))
+    return model
+
+
+def _choose_start(
+    values: np.ndarray,
+    panel: Panel,
+    periods: list[float],
+    spread: Spread,
+    sizes: Sizes,
+    settings: dict[str, Any],
+    params: Parameters,
+    fixed_seasons: bool,
+) -> Start:
+    """Fit the start to the moments of windows where the model is linear, else choose roles."""
+    if _is_fitted(settings, params):
+        generator = torch.Generator().manual_seed(settings["seed"])
+        roles = state_roles(settings["latent_dim"] // 2, periods, sizes.context, generator)
+        return fit_start(values, panel.mask, panel.lengths, spread, roles, sizes)
     precision = PRECISION_START
     if settings["channelwise"] and settings["level_entries"]:
         precision = settings["scale_start"] ** -2.0
-    n_inputs = 0 if settings["channelwise"] else settings["n_inputs"]
-    start = start_model(
+    return start_model(
         settings["latent_dim"],
         params["group_size"],
         periods,
         sizes,
         settings["seed"],
-        n_inputs,
+        0 if settings["channelwise"] else settings["n_inputs"],
         precision,
         fixed_seasons,
     )
-    model = build_model(settings, start.dynamics)
-    if start.bank is not None and settings["channelwise"] and settings["potential"] == "diagonal":
-        set_bank(model, start.bank)
-    with torch.no_grad():
-        if settings["level_entries"]:
-            model.log_scale.copy_(torch.as_tensor(np.log(spread.window)))
-        if effects is not None:
-            model.covariate_matrix.copy_(torch.as_tensor(effects))
-    return model
+
+
+def _is_fitted(settings: Mapping[str, Any], params: Parameters) -> bool:
+    """Whether the model starts from moments: independent channels of groups of two, real data."""
+    return (
+        settings["channelwise"]
+        and settings["potential"] == "diagonal"
+        and params["group_size"] == 2
+        and is_real(params)
+        and not params["final_sigmoid"]
+    )
+
+
+def fit_start(
+    values: np.ndarray,
+    mask: np.ndarray,
+    lengths: np.ndarray,
+    spread: Spread,
+    roles: StateRoles,
+    sizes: Sizes,
+) -> Start:
+    """Start that forecasts as well as responses fitted to the moments of all windows.
+
+    Parameters
+    ----------
+    values, mask : ndarray (B, T, F)
+        Model units, covariate effects taken off; 0 where missing.
+    lengths : ndarray (B,)
+    spread : Spread
+    roles : StateRoles
+        Where the fit begins.
+    sizes : Sizes
+
+    Returns
+    -------
+    Start
+    """
+    moments = window_moments(values, mask, lengths, spread.window, sizes)
+    fitted = fit_responses(moments, roles)
+    start = fitted_start(fitted)
+    horizon, n_past = moments.cross.shape[1:]
+    errors = measure_errors(
+        values, mask, lengths, forecast_map(fitted, n_past, horizon), sizes
+    )
+    return Start(
+        start.dynamics,
+        start.bank,
+        _error_scale(errors, spread.window),
+        start.noise_scale,
+        max(float(mask.sum()), STRENGTH),
+    )
+
+
+def _error_scale(errors: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Size of each variable's errors beside the pooled ones that the start has as variance."""
+    unit = float(np.exp(np.log(spread).mean()))
+    pooled = np.nanmean(errors * (unit / spread)[:, None], axis=0)
+    ratio = np.nanmean(errors / np.maximum(pooled, np.finfo(float).tiny), axis=1)
+    floor = _LEAST_ERROR_SCALE * spread
+    return np.where(np.isfinite(ratio), np.maximum(np.sqrt(np.abs(ratio)), floor), spread)

@@ -1,0 +1,193 @@
+"""Second moments of windows of a panel: all that the start of a linear model needs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tsvae.estimation.building import Sizes
+from tsvae.models.response_fit import WindowMoments
+
+__all__ = ["measure_errors", "window_moments"]
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+_N_BLOCKS = 8
+_OPERATIONS = 2e10  # multiplications that may be spent: about a second
+_WINDOWS_AT_ONCE = 4096
+
+
+class _Windows(NamedTuple):
+    """Windows of single variables: level off, 0 where not observed."""
+
+    past: Tensor  # (N, L)
+    past_mask: Tensor
+    future: Tensor  # (N, H)
+    future_mask: Tensor
+    variable: Tensor  # (N,) long
+
+
+def window_moments(
+    values: Array, mask: Mask, lengths: NDArray[np.int64], scale: Array, sizes: Sizes
+) -> WindowMoments:
+    """Moments of histories and futures of all variables, by blocks of time.
+
+    Pairs of entries count where both are observed, so that gaps cost precision, not bias.
+
+    Parameters
+    ----------
+    values : ndarray (B, T, F)
+        Model units, 0 where missing.
+    mask : bool ndarray (B, T, F)
+    lengths : ndarray (B,)
+    scale : ndarray (F,)
+        Spread of each variable inside a window. Variables count by its inverse: halfway between
+        one weight for all and one relative error for all.
+    sizes : Sizes
+
+    Returns
+    -------
+    WindowMoments
+    """
+    length, horizon = _past_rows(sizes), sizes.horizon
+    starts = _origins(lengths, sizes)
+    stride = _stride(sum(len(s) for s in starts) * values.shape[-1], length, horizon)
+    unit = float(np.exp(np.log(scale).mean()))
+    weight = torch.as_tensor(np.sqrt(unit / scale), dtype=torch.float32)
+    sums = [_Sums(length, horizon) for _ in range(_N_BLOCKS)]
+    for series, origins in enumerate(starts):
+        for block, part in enumerate(np.array_split(origins, _N_BLOCKS)):
+            for some in _pieces(part[::stride]):
+                windows = _cut(values[series], mask[series], some, length, sizes)
+                sums[block].add(windows, weight[windows.variable])
+    spacing = max(1.0, max((len(s) for s in starts), default=1) / _N_BLOCKS)
+    return _finish(sums, int(np.ceil(horizon / spacing)))
+
+
+def measure_errors(
+    values: Array, mask: Mask, lengths: NDArray[np.int64], forecast: Tensor, sizes: Sizes
+) -> Array:
+    """Mean squared error of each variable and step, ``(F, H)``; NaN where nothing is observed.
+
+    Parameters
+    ----------
+    values, mask, lengths, sizes
+        As in :func:`window_moments`.
+    forecast : Tensor (H, L)
+        Linear map from a history to its future.
+    """
+    length, horizon = forecast.shape[1], forecast.shape[0]
+    starts = _origins(lengths, sizes)
+    stride = _stride(sum(len(s) for s in starts) * values.shape[-1], length, horizon)
+    squares = torch.zeros(values.shape[-1], horizon)
+    counts = torch.zeros_like(squares)
+    for series, origins in enumerate(starts):
+        for some in _pieces(origins[::stride]):
+            windows = _cut(values[series], mask[series], some, length, sizes)
+            error = (windows.future - windows.past @ forecast.T.float()) * windows.future_mask
+            squares.index_add_(0, windows.variable, error.square())
+            counts.index_add_(0, windows.variable, windows.future_mask)
+    return np.asarray((squares / counts).double())
+
+
+def _past_rows(sizes: Sizes) -> int:
+    return max(1, min(sizes.context, sizes.window - 1))
+
+
+def _origins(lengths: NDArray[np.int64], sizes: Sizes) -> list[NDArray[np.int64]]:
+    """Rows seen before each window of a series: whole windows where there are many."""
+    found = []
+    for rows in lengths.tolist():
+        first, last = _past_rows(sizes), rows - sizes.horizon
+        if last - first < sizes.window:  # few whole ones: those that reach beyond the data, too
+            first, last = min(sizes.min_history, max(rows - 1, 1)), rows - 1
+        found.append(np.arange(first, last + 1))
+    return found
+
+
+def _stride(n_windows: int, length: int, horizon: int) -> int:
+    affordable = _OPERATIONS / (length * (length + horizon))
+    return max(1, int(np.ceil(n_windows / affordable)))
+
+
+def _pieces(origins: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    if not len(origins):
+        return []
+    return np.array_split(origins, -(-len(origins) // _WINDOWS_AT_ONCE))
+
+
+def _cut(
+    values: Array, mask: Mask, origins: NDArray[np.int64], length: int, sizes: Sizes
+) -> _Windows:
+    """Windows around some origins of one series, all its variables; levels off."""
+    rows = origins[:, None] + np.arange(-length, sizes.horizon)
+    inside = (rows >= 0) & (rows < len(values))
+    rows = rows.clip(0, len(values) - 1)
+    x = torch.as_tensor(values[rows], dtype=torch.float32).transpose(1, 2).flatten(0, 1)
+    seen = torch.as_tensor(mask[rows] & inside[..., None]).transpose(1, 2).flatten(0, 1)
+    past_mask = seen[:, :length].float()
+    if sizes.level_entries:
+        first = past_mask * (past_mask.cumsum(1) <= sizes.level_entries)
+        level = (x[:, :length] * first).sum(1, keepdim=True) / first.sum(1, keepdim=True).clamp_min(
+            1.0
+        )
+        x = x - level
+    x = torch.where(seen, x, 0.0)
+    known = past_mask.any(1, keepdim=True)  # a future without any history teaches nothing
+    future_mask = (seen[:, length:] & known).float()
+    variable = torch.arange(values.shape[1]).repeat(len(origins))
+    return _Windows(x[:, :length], past_mask, x[:, length:], future_mask, variable)
+
+
+class _Sums:
+    """Sums over the windows of a block, and how many entries are behind each."""
+
+    def __init__(self, length: int, horizon: int) -> None:
+        self.past = torch.zeros(length, length)
+        self.cross = torch.zeros(horizon, length)
+        self.future = torch.zeros(horizon)
+        self.past_count = torch.zeros(length, length)
+        self.cross_count = torch.zeros(horizon, length)
+        self.future_count = torch.zeros(horizon)
+        self.n_windows = 0
+
+    def add(self, windows: _Windows, weight: Tensor) -> None:
+        x, y = windows.past * weight[:, None], windows.future * weight[:, None]
+        self.past += x.T @ x
+        self.cross += y.T @ x
+        self.future += y.square().sum(0)
+        if bool(windows.past_mask.all()) and bool(windows.future_mask.all()):
+            for count in (self.past_count, self.cross_count, self.future_count):
+                count += len(x)
+        else:
+            self.past_count += windows.past_mask.T @ windows.past_mask
+            self.cross_count += windows.future_mask.T @ windows.past_mask
+            self.future_count += windows.future_mask.sum(0)
+        self.n_windows += int(windows.future_mask.any(1).sum())
+
+
+def _finish(sums: list[_Sums], neighbours: int) -> WindowMoments:
+    """Means of every block; a block takes from all blocks what it has never seen."""
+    parts = []
+    for name in ("past", "cross", "future"):
+        total = torch.stack([getattr(s, name) for s in sums])
+        count = torch.stack([getattr(s, f"{name}_count") for s in sums])
+        overall = total.sum(0) / count.sum(0).clamp_min(1.0)
+        parts.append(torch.where(count > 0, total / count.clamp_min(1.0), overall))
+    past = parts[0]
+    counts = torch.stack([s.past_count for s in sums])
+    if bool((counts != counts[:, :1, :1]).any()):
+        past = _positive(past)
+    weight = torch.tensor([float(s.n_windows) for s in sums])
+    return WindowMoments(past, parts[1], parts[2], weight, neighbours)
+
+
+def _positive(matrices: Tensor) -> Tensor:
+    """Nearest positive semi-definite matrices: moments of pairs may have negative directions."""
+    values, vectors = torch.linalg.eigh(matrices.double())
+    return ((vectors * values.clamp_min(0.0).unsqueeze(-2)) @ vectors.mT).to(matrices)

@@ -1,0 +1,116 @@
+r"""Dynamics, encoder and decoder that forecast as a fitted bank of responses does.
+
+A rotation of radius :math:`\lambda` whose two coordinates are seen with precision l and moved by
+noise q I has isotropic moments: predicted variance p, filtered variance s, with
+
+.. math::
+    s\,l = \kappa, \qquad p\,l = \frac{\kappa}{1 - \kappa}, \qquad
+    q\,l = \frac{\kappa}{1 - \kappa} - \lambda^2 \kappa,
+
+for the gain :math:`\kappa` that the bank was fitted with. The chain starts at its steady state, so
+that every step has this gain. Forecast means do not depend on l: only the product q l counts. The
+variance h steps ahead does,
+
+.. math::
+    R + \sum_g \frac{|c_g|^2}{l_g}
+    \Big( \lambda_g^{2h} \kappa_g + q_g l_g \sum_{i < h} \lambda_g^{2i} \Big),
+
+and 1 / l_g and R are found by non-negative least squares against the errors of the fit.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from scipy.optimize import nnls
+from torch import Tensor
+
+from tsvae.lds import LDSParameters, make_parameters
+from tsvae.models.response_fit import FittedResponses
+from tsvae.models.start import FilterBank
+
+__all__ = ["FittedStart", "fitted_start"]
+
+_LEAST_SHARE = 0.05  # of the variance one step ahead that is observation noise, at least
+_EVEN = 0.03  # weight of even shares between groups, where errors do not tell
+_SMALLEST_AMPLITUDE = 1e-3  # beside the largest: below, a group's variance hardly counts
+
+
+class FittedStart(NamedTuple):
+    """Where a model begins that forecasts as fitted.
+
+    Attributes
+    ----------
+    dynamics : LDSParameters
+        G groups of two.
+    bank : FilterBank
+        Encoder and decoder of one variable.
+    noise_scale : float
+        Standard deviation of the observation noise.
+    """
+
+    dynamics: LDSParameters
+    bank: FilterBank
+    noise_scale: float
+
+
+def fitted_start(fitted: FittedResponses) -> FittedStart:
+    """Turn fitted responses into parameters of the model.
+
+    Parameters
+    ----------
+    fitted : FittedResponses
+
+    Returns
+    -------
+    FittedStart
+    """
+    kappa, radius = fitted.gain, fitted.radius
+    predicted = kappa / (1.0 - kappa)  # p l
+    noise = predicted - radius**2 * kappa  # q l
+    variances = _variances(fitted, noise)
+    spread = variances.inverse_precision
+    cosine, sine = radius * fitted.angles.cos(), radius * fitted.angles.sin()
+    rotation = torch.stack((cosine, -sine, sine, cosine), dim=1).unflatten(1, (2, 2))
+    eye = torch.eye(2, dtype=torch.float64).expand_as(rotation)
+    start = make_parameters(
+        rotation,
+        (noise * spread)[:, None, None] * eye,
+        initial_covariance=(predicted * spread)[:, None, None] * eye,
+        input_matrix=rotation.new_zeros(len(radius), 2, 0),
+    )
+    single = {name: part.float() for name, part in start._asdict().items() if part is not None}
+    precision = spread.reciprocal()[:, None].expand(-1, 2)
+    shown = torch.tensor([1.0, 0.0]).expand(len(radius), 2)
+    bank = FilterBank(
+        precision.flatten().float(), shown.flatten(), fitted.amplitude.flatten().float()
+    )
+    return FittedStart(LDSParameters(**single), bank, variances.noise**0.5)
+
+
+class _Variances(NamedTuple):
+    inverse_precision: Tensor  # (G,), 1 / l
+    noise: float  # R
+
+
+def _variances(fitted: FittedResponses, noise: Tensor) -> _Variances:
+    """Shares of the forecast variance of states and of observation noise."""
+    errors = fitted.errors.clamp_min(torch.finfo(torch.float32).tiny)
+    steps = torch.arange(1, len(errors) + 1, dtype=torch.float64)[:, None]
+    square = fitted.amplitude.square().sum(1)
+    square = square.clamp_min(_SMALLEST_AMPLITUDE**2 * square.max())
+    power = fitted.radius ** (2.0 * steps)  # (H, G)
+    count = torch.cumsum(power / fitted.radius**2, dim=0)
+    growth = square * (power * fitted.gain + noise * count)
+    columns = torch.cat((growth, torch.ones_like(steps)), dim=1) / errors[:, None]
+    # Unit columns: even shares are then even parts of the variance.
+    size = columns.mean(0)
+    even = _EVEN * torch.eye(len(size), dtype=torch.float64)
+    matrix = torch.cat((columns / size, even * len(errors) ** 0.5))
+    target = torch.cat((torch.ones_like(errors), even.diagonal() * len(errors) ** 0.5 / len(size)))
+    shares = torch.as_tensor(nnls(matrix.numpy(), target.numpy())[0])
+    shares = shares.clamp_min(1e-3 / len(size))
+    found = shares / size
+    least = _LEAST_SHARE * float(errors[0])
+    return _Variances(found[:-1], max(float(found[-1]), least))

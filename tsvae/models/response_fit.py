@@ -1,0 +1,383 @@
+r"""Forecast responses of a bank of filters, fitted to second moments of windows.
+
+A channel-wise linear model forecasts the value h steps ahead as a linear map of the L values seen,
+
+.. math::
+    \hat x_{T+h} = \sum_{t=0}^{L-1} M_{h,t}\, x_{T-t}, \qquad
+    M_{h,t} = \sum_g c_g A_g^h F_g^t k_g,
+
+with transitions A_g, steady filters F_g = (I - K_g e') A_g and gains k_g of groups g of two. For
+damped rotations with isotropic noise both are rotations by one angle, with radii
+:math:`\lambda_g > \mu_g`: the filter forgets faster than the forecast, as a Kalman gain makes it.
+The mean squared error over all windows is quadratic in M and needs their moments alone,
+
+.. math::
+    e_h = m_h' G m_h - 2\, m_h' r_h + v_h, \qquad
+    G = E[x x'],\ r_h = E[y_h x],\ v_h = E[y_h^2],
+
+so an epoch over all data costs one product of size L x L x 2G. The amplitudes c are found by least
+squares at every step (variable projection, Golub & Pereyra 1973), angles and radii by gradient
+descent. An anchor group holds the last value. A penalty shrinks all other amplitudes, so that
+forecasts tend to a free share of the last value, or to all of it: persistence. Which, and how much,
+is chosen by cross-validation over blocks of time.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tsvae.models.start import StateRoles
+
+__all__ = ["FittedResponses", "WindowMoments", "fit_responses", "forecast_map"]
+
+#: Share of the present value in the anchor group's level: nearly all of it.
+ANCHOR_GAIN = 0.98
+_INPUT_NOISE = 1.0  # variance added to the past, in units of its roughness
+_SIZES = tuple(10.0 ** (0.5 * k) for k in range(-6, 5))  # of penalties, 1e-3 to 1e2
+_STIFF = 1e6  # holds the anchor's amplitude at one
+_JITTER = 1e-9
+_ANGLE_RATE = 0.02  # of the rate of the radii
+_WARM_UP = 0.1
+_REWEIGHT_EVERY = 10
+_LEAST_ERROR = 1e-8  # of the variance ahead
+
+
+class WindowMoments(NamedTuple):
+    """Moments of histories and futures, by blocks of time.
+
+    Attributes
+    ----------
+    past : Tensor (J, L, L)
+        G of each block; index 0 is the oldest value.
+    cross : Tensor (J, H, L)
+        E[y_h x].
+    future : Tensor (J, H)
+        E[y_h ** 2].
+    weight : Tensor (J,)
+        Windows behind each block.
+    neighbours : int
+        Blocks on either side whose windows overlap those of a block.
+    """
+
+    past: Tensor
+    cross: Tensor
+    future: Tensor
+    weight: Tensor
+    neighbours: int
+
+    def pooled(self, blocks: Tensor) -> _Moments:
+        """Weighted mean over the blocks marked True."""
+        share = self.weight * blocks
+        share = share / share.sum()
+        return _Moments(
+            torch.einsum("j,jab->ab", share, self.past),
+            torch.einsum("j,jhl->hl", share, self.cross),
+            share @ self.future,
+        )
+
+
+class Penalty(NamedTuple):
+    """Penalty on amplitudes, in units of the mean curvature.
+
+    Attributes
+    ----------
+    size : float
+        On all but the anchor's.
+    persistent : bool
+        Hold the anchor's at one instead of leaving it free.
+    """
+
+    size: float
+    persistent: bool
+
+
+class _Moments(NamedTuple):
+    past: Tensor
+    cross: Tensor
+    future: Tensor
+
+
+class FittedResponses(NamedTuple):
+    """A fitted bank of G groups; the first one is the anchor.
+
+    Attributes
+    ----------
+    angles : Tensor (G,)
+        Radians per step.
+    radius : Tensor (G,)
+        lambda, of the transition.
+    gain : Tensor (G,)
+        1 - mu / lambda, share of a new value in the state.
+    amplitude : Tensor (G, 2)
+        c, x per unit of a state.
+    errors : Tensor (H,)
+        Mean squared error h steps ahead, cross-validated.
+    """
+
+    angles: Tensor
+    radius: Tensor
+    gain: Tensor
+    amplitude: Tensor
+    errors: Tensor
+
+
+def forecast_map(fitted: FittedResponses, n_past: int, horizon: int) -> Tensor:
+    """M, ``(H, L)``; column 0 belongs to the oldest value."""
+    waves = _waves(fitted.angles, fitted.radius, fitted.gain, n_past, horizon)
+    return _rows(waves.ahead, fitted.amplitude) @ waves.past.T
+
+
+class _Waves(NamedTuple):
+    ahead: Tensor  # (H, G) complex, lambda^h e^{iwh}
+    past: Tensor  # (L, 2G) real: F^t k, first coordinates, then second ones
+
+
+def _waves(angles: Tensor, radius: Tensor, gain: Tensor, n_past: int, horizon: int) -> _Waves:
+    steps = torch.arange(1, horizon + 1, dtype=angles.dtype)[:, None]
+    ago = torch.arange(n_past - 1, -1, -1, dtype=angles.dtype)[:, None]
+    ahead = torch.polar(radius**steps, angles * steps)
+    seen = torch.polar(((1.0 - gain) * radius) ** ago * gain, angles * ago)
+    return _Waves(ahead, torch.cat((seen.real, seen.imag), dim=1))
+
+
+def _rows(ahead: Tensor, amplitude: Tensor) -> Tensor:
+    """c A^h for every step, ``(H, 2G)``: with z = a + ib, x = c_0 Re(A z) + c_1 Im(A z)."""
+    first, second = amplitude.unbind(1)
+    real, imag = ahead.real, ahead.imag
+    return torch.cat((first * real + second * imag, second * real - first * imag), dim=1)
+
+
+def fit_responses(
+    moments: WindowMoments, roles: StateRoles, *, n_steps: int = 60, rate: float = 0.1
+) -> FittedResponses:
+    """Fit angles, radii, gains and amplitudes to the moments of windows.
+
+    Parameters
+    ----------
+    moments : WindowMoments
+    roles : StateRoles
+        G groups where the fit begins; the first is replaced by the anchor.
+    n_steps : int, default=60
+        Gradient steps.
+    rate : float, default=0.1
+        Peak rate of Adam on the logarithms of the rates of decay.
+
+    Returns
+    -------
+    FittedResponses
+        float64.
+
+    References
+    ----------
+    Golub & Pereyra 1973, SIAM J. Numer. Anal. 10(2) (variable projection).
+    """
+    moments = WindowMoments(*(part.double() for part in moments[:4]), moments.neighbours)
+    fits = [
+        _fit(moments, roles, persistent, n_steps, rate) for persistent in (False, True)
+    ]
+    return min(fits, key=lambda fitted: float((fitted.errors / fits[0].errors).mean()))
+
+
+def _fit(
+    moments: WindowMoments, roles: StateRoles, persistent: bool, n_steps: int, rate: float
+) -> FittedResponses:
+    everything = moments.pooled(torch.ones_like(moments.weight, dtype=torch.bool))
+    bank = _Bank(roles, everything)
+    weights = torch.ones_like(everything.future)
+    chosen = bank.choose_penalty(moments, weights, persistent)
+    optimizer = torch.optim.Adam(
+        [
+            {"params": [bank.angles], "lr": _ANGLE_RATE * rate},
+            {"params": [bank.log_decay, bank.log_forgetting], "lr": rate},
+        ]
+    )
+    for step in range(n_steps):
+        share = _schedule(step, n_steps)
+        for group, peak in zip(optimizer.param_groups, (_ANGLE_RATE * rate, rate), strict=True):
+            group["lr"] = share * peak
+        optimizer.zero_grad()
+        errors = bank.errors(everything, weights, chosen.penalty)
+        (weights * errors).mean().backward()
+        optimizer.step()
+        if step % _REWEIGHT_EVERY == _REWEIGHT_EVERY - 1:
+            weights = _weights(errors.detach(), everything.future)
+            chosen = bank.choose_penalty(moments, weights, persistent)
+    return bank.result(everything, weights, bank.choose_penalty(moments, weights, persistent))
+
+
+def _weights(errors: Tensor, future: Tensor) -> Tensor:
+    """Weights of the steps ahead: inverse errors, as in a likelihood; mean 1."""
+    inverse = 1.0 / errors.clamp_min(_LEAST_ERROR * future.mean().clamp_min(_LEAST_ERROR))
+    return inverse / inverse.mean()
+
+
+def _schedule(step: int, n_steps: int) -> float:
+    """Linear warm-up, then a cosine to zero."""
+    warm = max(1.0, _WARM_UP * n_steps)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(n_steps - warm, 1.0)))
+
+
+class _Seen(NamedTuple):
+    """Moments as the bank's states see them."""
+
+    past: Tensor  # (2G, 2G), V'GV
+    cross: Tensor  # (H, 2G)
+    future: Tensor  # (H,)
+
+
+class _Choice(NamedTuple):
+    penalty: Penalty
+    errors: Tensor  # (H,), cross-validated
+
+
+def _roughness(past: Tensor) -> Tensor:
+    """Half the mean square of differences between neighbours: noise, if nothing else moved."""
+    diagonal = past.diagonal()
+    if len(diagonal) == 1:
+        return diagonal.mean()
+    return 0.5 * (diagonal[1:] + diagonal[:-1]).mean() - past.diagonal(1).mean()
+
+
+class _Bank:
+    """Free parameters of the groups, and the least squares between them."""
+
+    def __init__(self, roles: StateRoles, moments: _Moments) -> None:
+        decay = math.log(2.0) / roles.half_lives.double()
+        forgetting = 1.0 / roles.memories.double()
+        self.angles = roles.angles.double()[1:].clone().requires_grad_()
+        self.log_decay = decay[1:].log().requires_grad_()
+        self.log_forgetting = forgetting[1:].log().requires_grad_()
+        self.horizon, self.n_past = moments.cross.shape
+        self.noise = _INPUT_NOISE * _roughness(moments.past)
+
+    def shape(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Angles, radii and gains, the anchor's first."""
+        one = torch.ones(1, dtype=torch.float64)
+        radius = torch.exp(-self.log_decay.exp())
+        gain = -torch.expm1(-self.log_forgetting.exp())
+        return (
+            torch.cat((0.0 * one, self.angles)),
+            torch.cat((one, radius)),
+            torch.cat((ANCHOR_GAIN * one, gain)),
+        )
+
+    def waves(self) -> _Waves:
+        return _waves(*self.shape(), self.n_past, self.horizon)
+
+    def seen(self, moments: _Moments, past: Tensor) -> _Seen:
+        """Moments of the states."""
+        return _Seen(past.T @ moments.past @ past, moments.cross @ past, moments.future)
+
+    def noisy(self, seen: _Seen, past: Tensor) -> _Seen:
+        """Moments of the states under some noise on the input, which keeps responses smooth."""
+        return seen._replace(past=seen.past + self.noise * (past.T @ past))
+
+    def errors(self, moments: _Moments, weights: Tensor, penalty: Penalty) -> Tensor:
+        """Mean squared error of every step at the best amplitudes, which are held fixed."""
+        waves = self.waves()
+        seen = self.noisy(self.seen(moments, waves.past), waves.past)
+        with torch.no_grad():
+            amplitude = _amplitudes(waves.ahead, seen, weights, penalty)
+        return _errors(_rows(waves.ahead, amplitude), seen)
+
+    @torch.no_grad()
+    def choose_penalty(
+        self, moments: WindowMoments, weights: Tensor, persistent: bool
+    ) -> _Choice:
+        """Penalty with the least cross-validated error, and that error of every step."""
+        waves = self.waves()
+        blocks = [self.seen(_Moments(*block), waves.past) for block in zip(*moments[:3], strict=True)]
+        penalties = [Penalty(size, persistent) for size in _SIZES]
+        total = weights.new_zeros(len(penalties), len(weights))
+        for own, weight, share in zip(blocks, moments.weight, _apart(moments), strict=True):
+            rest = _Seen(
+                *(torch.tensordot(share, torch.stack(part), 1) for part in zip(*blocks, strict=True))
+            )
+            normal = _normal_equations(waves.ahead, self.noisy(rest, waves.past), weights)
+            rows = (_rows(waves.ahead, normal.solve(penalty)) for penalty in penalties)
+            total += weight * torch.stack([_errors(own_rows, own) for own_rows in rows])
+        best = int((total @ weights).argmin())
+        return _Choice(penalties[best], total[best] / moments.weight.sum())
+
+    @torch.no_grad()
+    def result(
+        self, moments: _Moments, weights: Tensor, chosen: _Choice
+    ) -> FittedResponses:
+        """The groups at the best amplitudes."""
+        waves = self.waves()
+        seen = self.noisy(self.seen(moments, waves.past), waves.past)
+        amplitude = _amplitudes(waves.ahead, seen, weights, chosen.penalty)
+        return FittedResponses(*self.shape(), amplitude, chosen.errors)
+
+
+def _apart(moments: WindowMoments) -> Tensor:
+    """Shares of the blocks from which each block is forecast ``(J, J)``: those far enough away."""
+    blocks = torch.arange(len(moments.weight))
+    distance = (blocks[:, None] - blocks).abs()
+    shares = moments.weight * (distance > moments.neighbours)
+    for fallback in (distance > 0, distance >= 0):
+        empty = shares.sum(1, keepdim=True) == 0
+        shares = torch.where(empty, moments.weight * fallback, shares)
+    return shares / shares.sum(1, keepdim=True)
+
+
+def _errors(rows: Tensor, seen: _Seen) -> Tensor:
+    quadratic = ((rows @ seen.past) * rows).sum(1)
+    errors: Tensor = quadratic - 2.0 * (rows * seen.cross).sum(1) + seen.future
+    return errors
+
+
+class _Normal(NamedTuple):
+    """Normal equations of the amplitudes ``(c_0 of all groups, c_1 of all groups)``."""
+
+    matrix: Tensor
+    target: Tensor
+
+    def solve(self, penalty: Penalty) -> Tensor:
+        """Amplitudes ``(G, 2)``."""
+        diagonal = self.matrix.diagonal()
+        size = diagonal.mean().clamp_min(torch.finfo(diagonal.dtype).tiny)
+        ridge = (penalty.size * size).expand(len(diagonal)).clone()
+        ridge[0] = _STIFF * size if penalty.persistent else 0.0
+        target = self.target.clone()
+        target[0] += ridge[0]
+        system = self.matrix + torch.diag(ridge + _JITTER * size)
+        factor = torch.linalg.cholesky_ex(system).L
+        solved = torch.cholesky_solve(target.unsqueeze(1), factor).squeeze(1)
+        return solved.unflatten(0, (2, -1)).T
+
+
+def _normal_equations(ahead: Tensor, seen: _Seen, weights: Tensor) -> _Normal:
+    r"""Curvature and slope of sum_h w_h e_h in the amplitudes.
+
+    The row of step h is linear in each amplitude: c_0 puts (Re, -Im) of lambda^h e^{iwh} on the
+    two coordinates of a state, c_1 puts (Im, Re). Products of two amplitudes meet the states'
+    moments entry by entry.
+    """
+    real, imag = ahead.real, ahead.imag
+    first, second = torch.cat((real, -imag), dim=1), torch.cat((imag, real), dim=1)
+    weighted = weights[:, None]
+
+    def meet(one: Tensor, other: Tensor) -> Tensor:
+        product = ((weighted * one).T @ other) * seen.past
+        folded: Tensor = product.unflatten(0, (2, -1)).sum(0).unflatten(1, (2, -1)).sum(1)
+        return folded
+
+    mixed = meet(first, second)
+    upper = torch.cat((meet(first, first), mixed), dim=1)
+    lower = torch.cat((mixed.T, meet(second, second)), dim=1)
+    target = [
+        (weighted * part * seen.cross).sum(0).unflatten(0, (2, -1)).sum(0)
+        for part in (first, second)
+    ]
+    return _Normal(torch.cat((upper, lower)), torch.cat(target))
+
+
+def _amplitudes(ahead: Tensor, seen: _Seen, weights: Tensor, penalty: Penalty) -> Tensor:
+    return _normal_equations(ahead, seen, weights).solve(penalty)
