@@ -13,7 +13,7 @@ from _defaults_scores import COVERAGE, LEVELS, Array, Forecasts, Problem, Scores
 
 OURS, NAIVE, SEASONAL, ETS = "SVAEForecaster()", "naive", "seasonal naive", "AutoETS"
 
-ETS_ROWS = 1_000  # of history at most
+ETS_ROWS = 1_000  # that it is fitted on at most
 _LONGEST_ETS_SEASON = 24  # longer ones AutoETS does not model
 _REFIT_ROWS = 400  # up to so many rows it is fitted anew at each origin
 
@@ -78,7 +78,9 @@ def run_ets(problem: Problem) -> Scores:
     n_features = problem.values.shape[1]
     shape = (len(problem.origins), problem.horizon, n_features)
     mean, quantiles = np.empty(shape), np.empty((*shape, len(LEVELS)))
-    train = fill_history(problem.values[: problem.n_train])[-ETS_ROWS:]
+    # Fitted parameters begin with the states of the first row: later histories begin there, too.
+    first = max(problem.n_train - ETS_ROWS, 0)
+    train = fill_history(problem.values[: problem.n_train])[first:]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for f in range(n_features):
@@ -86,7 +88,7 @@ def run_ets(problem: Problem) -> Scores:
             model = _new_ets(problem.series.season).fit(train[:, f])
             fit_seconds += time.perf_counter() - began
             for o, origin in enumerate(problem.origins.tolist()):
-                history = fill_history(problem.values[:origin, f : f + 1])[-ETS_ROWS:, 0]
+                history = fill_history(problem.values[:origin, f : f + 1])[first:, 0]
                 found = _continue(model, problem, history)
                 mean[o, :, f], quantiles[o, :, f] = found["mean"], _quantiles(found)
     seconds = time.perf_counter() - start - fit_seconds
