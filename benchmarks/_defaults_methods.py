@@ -99,7 +99,8 @@ def _new_ets(season: int) -> Any:
     from statsforecast.models import MSTL, AutoETS
 
     if season > _LONGEST_ETS_SEASON:
-        return MSTL(season_length=season, trend_forecaster=AutoETS(model="ZZN"))
+        # Additive, as the decomposition is: bands of multiplicative errors explode.
+        return MSTL(season_length=season, trend_forecaster=AutoETS(model="AZN"))
     return AutoETS(season_length=season)
 
 
@@ -107,7 +108,8 @@ def _continue(model: Any, problem: Problem, history: Array) -> dict[str, Array]:
     """Forecast after a history: with a new fit if that is quick, else with the parameters."""
     levels = [round(100 * (1 - 2 * q)) for q in LEVELS if q < 0.5]
     arguments: dict[str, Any] = {"y": history, "h": problem.horizon, "level": levels}
-    if problem.n_train <= _REFIT_ROWS:
+    if problem.n_train <= _REFIT_ROWS or problem.series.season > _LONGEST_ETS_SEASON:
+        arguments["y"] = history[-ETS_ROWS:]
         found: dict[str, Array] = _new_ets(problem.series.season).forecast(**arguments)
     else:
         found = model.forward(**arguments)

@@ -200,8 +200,8 @@ def main() -> None:
         notes=(
             "MASE: mean absolute error of all held-out values after all origins, each variable in "
             "units of its seasonal naive error on the training rows. CRPS in the same units, from "
-            "19 quantiles. Seconds are for one fit of all variables; AutoETS is fitted on the last "
-            f"{ETS_ROWS:,} training rows at most. The protocol is described in [the index](index.md)."
+            "19 quantiles. Seconds are for one fit of all variables; AutoETS is fitted on at most "
+            f"{ETS_ROWS:,} rows. The protocol is described in [the index](index.md)."
         ),
         results={
             "settings": options.set,
