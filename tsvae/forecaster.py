@@ -73,10 +73,11 @@ class SVAEForecaster(RegressorMixin, AheadMixin, InsideMixin):
     seasonal_periods : "auto", None or sequence of float, default="auto"
         Periods in steps where latent rotations start. "auto": from the calendar of the time
         stamps, or found in the data where there is none.
-    seasonal_effect : bool, default=True
+    seasonal_effect : bool or "auto", default="auto"
         Take a fixed seasonal pattern (Fourier terms at the seasonal periods that the data hold
         twice) off the data before the latent states see them; states then hold what varies. Needs
-        time stamps to know the phase.
+        time stamps to know the phase. "auto": periods that the data hold fewer than 30 times, for
+        variables whose steps follow them beyond chance; states learn the others.
     window_level : bool, default=True
         Take the level of each window off (its first quarter of entries), so that forecasts follow
         the level of the series.
@@ -214,7 +215,7 @@ class SVAEForecaster(RegressorMixin, AheadMixin, InsideMixin):
         potential: str = "diagonal",
         encoder_precision: str = "learned",
         seasonal_periods: str | Sequence[float] | None = "auto",
-        seasonal_effect: bool = True,
+        seasonal_effect: bool | str = "auto",
         window_level: bool = True,
         power_transform: str | None = None,
         calendar: bool = False,

@@ -31,7 +31,7 @@ PARAMETER_CONSTRAINTS: dict[str, Any] = {
     "potential": [StrOptions({"diagonal", "block", "dense"})],
     "encoder_precision": [StrOptions({"learned", "network"})],
     "seasonal_periods": [StrOptions({"auto"}), "array-like", None],
-    "seasonal_effect": ["boolean"],
+    "seasonal_effect": ["boolean", StrOptions({"auto"})],
     "window_level": ["boolean"],
     "power_transform": [StrOptions({"log", "box-cox"}), None],
     "calendar": ["boolean"],

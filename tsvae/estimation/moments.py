@@ -33,11 +33,17 @@ class _Windows(NamedTuple):
 
 
 def window_moments(
-    values: Array, mask: Mask, lengths: NDArray[np.int64], scale: Array, sizes: Sizes
+    values: Array,
+    mask: Mask,
+    lengths: NDArray[np.int64],
+    scale: Array,
+    sizes: Sizes,
+    horizon: int,
 ) -> WindowMoments:
     """Moments of histories and futures of all variables, by blocks of time.
 
-    Pairs of entries count where both are observed, so that gaps cost precision, not bias.
+    Pairs of entries count where both are observed, so that gaps cost precision, not bias. Before
+    its first row a series is at its level: filters start at rest there.
 
     Parameters
     ----------
@@ -49,13 +55,15 @@ def window_moments(
         Spread of each variable inside a window. Variables count by its inverse: halfway between
         one weight for all and one relative error for all.
     sizes : Sizes
+    horizon : int
+        H, steps ahead.
 
     Returns
     -------
     WindowMoments
     """
-    length, horizon = _past_rows(sizes), sizes.horizon
-    starts = _origins(lengths, sizes)
+    length = _past_rows(sizes)
+    starts = _origins(lengths, sizes, horizon)
     stride = _stride(sum(len(s) for s in starts) * values.shape[-1], length, horizon)
     unit = float(np.exp(np.log(scale).mean()))
     weight = torch.as_tensor(np.sqrt(unit / scale), dtype=torch.float32)
@@ -63,7 +71,7 @@ def window_moments(
     for series, origins in enumerate(starts):
         for block, part in enumerate(np.array_split(origins, _N_BLOCKS)):
             for some in _pieces(part[::stride]):
-                windows = _cut(values[series], mask[series], some, length, sizes)
+                windows = _cut(values[series], mask[series], some, length, horizon, sizes)
                 sums[block].add(windows, weight[windows.variable])
     spacing = max(1.0, max((len(s) for s in starts), default=1) / _N_BLOCKS)
     return _finish(sums, int(np.ceil(horizon / spacing)))
@@ -81,14 +89,14 @@ def measure_errors(
     forecast : Tensor (H, L)
         Linear map from a history to its future.
     """
-    length, horizon = forecast.shape[1], forecast.shape[0]
-    starts = _origins(lengths, sizes)
+    horizon, length = forecast.shape
+    starts = _origins(lengths, sizes, horizon)
     stride = _stride(sum(len(s) for s in starts) * values.shape[-1], length, horizon)
     squares = torch.zeros(values.shape[-1], horizon)
     counts = torch.zeros_like(squares)
     for series, origins in enumerate(starts):
         for some in _pieces(origins[::stride]):
-            windows = _cut(values[series], mask[series], some, length, sizes)
+            windows = _cut(values[series], mask[series], some, length, horizon, sizes)
             error = (windows.future - windows.past @ forecast.T.float()) * windows.future_mask
             squares.index_add_(0, windows.variable, error.square())
             counts.index_add_(0, windows.variable, windows.future_mask)
@@ -99,13 +107,16 @@ def _past_rows(sizes: Sizes) -> int:
     return max(1, min(sizes.context, sizes.window - 1))
 
 
-def _origins(lengths: NDArray[np.int64], sizes: Sizes) -> list[NDArray[np.int64]]:
-    """Rows seen before each window of a series: whole windows where there are many."""
+def _origins(
+    lengths: NDArray[np.int64], sizes: Sizes, horizon: int
+) -> list[NDArray[np.int64]]:
+    """Rows seen before each window of a series, its future inside the data."""
     found = []
     for rows in lengths.tolist():
-        first, last = _past_rows(sizes), rows - sizes.horizon
-        if last - first < sizes.window:  # few whole ones: those that reach beyond the data, too
-            first, last = min(sizes.min_history, max(rows - 1, 1)), rows - 1
+        last = max(rows - horizon, 1)
+        first = min(_past_rows(sizes), last)
+        if last - first < sizes.window:  # few whole ones: shorter histories, too
+            first = min(sizes.min_history, last)
         found.append(np.arange(first, last + 1))
     return found
 
@@ -122,10 +133,15 @@ def _pieces(origins: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 
 def _cut(
-    values: Array, mask: Mask, origins: NDArray[np.int64], length: int, sizes: Sizes
+    values: Array,
+    mask: Mask,
+    origins: NDArray[np.int64],
+    length: int,
+    horizon: int,
+    sizes: Sizes,
 ) -> _Windows:
     """Windows around some origins of one series, all its variables; levels off."""
-    rows = origins[:, None] + np.arange(-length, sizes.horizon)
+    rows = origins[:, None] + np.arange(-length, horizon)
     inside = (rows >= 0) & (rows < len(values))
     rows = rows.clip(0, len(values) - 1)
     x = torch.as_tensor(values[rows], dtype=torch.float32).transpose(1, 2).flatten(0, 1)
@@ -140,6 +156,8 @@ def _cut(
     x = torch.where(seen, x, 0.0)
     known = past_mask.any(1, keepdim=True)  # a future without any history teaches nothing
     future_mask = (seen[:, length:] & known).float()
+    before = torch.as_tensor(origins[:, None] < length - np.arange(length))
+    past_mask = torch.maximum(past_mask, before.repeat_interleave(values.shape[1], 0).float())
     variable = torch.arange(values.shape[1]).repeat(len(origins))
     return _Windows(x[:, :length], past_mask, x[:, length:], future_mask, variable)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from tsvae.estimation.building import (
     Spread,
     Start,
     detect_periods,
+    has_effect,
     measure_spread,
     ridge,
     set_bank,
@@ -25,12 +26,13 @@ from tsvae.lds import LDSParameters
 from tsvae.models import SVAE
 from tsvae.models.fitted_start import fitted_start
 from tsvae.models.response_fit import fit_responses, forecast_map
-from tsvae.models.start import PRECISION_START, StateRoles, state_roles
+from tsvae.models.start import PRECISION_START, StateRoles, state_roles, with_slopes
 from tsvae.panel import Panel, seasonal_periods
 
 __all__ = ["build_at_start", "build_model", "given_periods"]
 
 _SCALE_BOUNDS = (0.02, 0.5)
+_SHORT = 8  # horizons that data must hold
 _LEAST_ERROR_SCALE = 1e-3  # beside the spread in a window
 
 
@@ -69,14 +71,20 @@ def build_at_start(
     settings: dict[str, Any],
     params: Parameters,
     fixed_seasons: bool,
+    tested: bool,
 ) -> SVAE:
-    """Build the model where the data suggest to begin; ``settings`` take the noise level."""
+    """Build the model where the data suggest to begin; ``settings`` take the noise level.
+
+    ``tested``: variables whose steps the inputs do not explain start without an effect of them.
+    """
     periods = [p for p in given_periods(panel, params) if p <= sizes.context]
     if not periods and isinstance(params["seasonal_periods"], str):  # "auto"
         periods = detect_periods(values, panel.mask, sizes.context)
     effects = None
     if inputs is not None and is_real(params):
-        effects = ridge(values, panel.mask, inputs)
+        waves_alone = fixed_seasons and tested
+        keep = has_effect(values, panel.mask, inputs) if waves_alone else None
+        effects = ridge(values, panel.mask, inputs, keep)
         values = np.where(panel.mask, values - inputs @ effects.T, 0.0)
     spread = measure_spread(values, panel.mask, sizes)
     if settings["level_entries"]:
@@ -111,7 +119,7 @@ def _choose_start(
     if _is_fitted(settings, params):
         generator = torch.Generator().manual_seed(settings["seed"])
         roles = state_roles(settings["latent_dim"] // 2, periods, sizes.context, generator)
-        return fit_start(values, panel.mask, panel.lengths, spread, roles, sizes)
+        return fit_start(values, panel.mask, panel.lengths, spread, roles, sizes, periods)
     precision = PRECISION_START
     if settings["channelwise"] and settings["level_entries"]:
         precision = settings["scale_start"] ** -2.0
@@ -145,6 +153,7 @@ def fit_start(
     spread: Spread,
     roles: StateRoles,
     sizes: Sizes,
+    periods: Sequence[float] = (),
 ) -> Start:
     """Start that forecasts as well as responses fitted to the moments of all windows.
 
@@ -157,22 +166,26 @@ def fit_start(
     roles : StateRoles
         Where the fit begins.
     sizes : Sizes
+    periods : sequence of float
+        Seasons, in steps: forecasts are fitted a whole season ahead where the data allow.
 
     Returns
     -------
     Start
     """
-    moments = window_moments(values, mask, lengths, spread.window, sizes)
-    fitted = fit_responses(moments, roles)
+    season = min(int(np.ceil(max(periods, default=1.0))), int(lengths.max()) // _SHORT)
+    horizon = max(sizes.horizon, season)
+    moments = window_moments(values, mask, lengths, spread.noise, sizes, horizon)
+    fitted = fit_responses(moments, with_slopes(roles), sizes.horizon)
     start = fitted_start(fitted)
-    horizon, n_past = moments.cross.shape[1:]
+    n_past = moments.past.shape[-1]
     errors = measure_errors(
         values, mask, lengths, forecast_map(fitted, n_past, horizon), sizes
     )
     return Start(
         start.dynamics,
         start.bank,
-        _error_scale(errors, spread.window),
+        _error_scale(errors, spread.noise),
         start.noise_scale,
         max(float(mask.sum()), STRENGTH),
     )

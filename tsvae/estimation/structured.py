@@ -31,6 +31,7 @@ from tsvae.training import BetaSchedule, Callback, TrainingConfig, TrainingLog
 
 __all__ = ["StructuredFit", "fit_structured"]
 
+_FEW_CYCLES = 30.0  # of a season: too few for states to learn it
 _FINISH_SHARE, _FINISH_RATE = 0.3, 0.3  # of epochs and rates, for the rows held back
 
 
@@ -132,7 +133,16 @@ def fit_structured(
     if not params["window_level"] or not is_real(params) or params["final_sigmoid"]:
         sizes = replace(sizes, level_entries=0)
     settings = model_settings(panel, design.n_inputs, sizes, params, seed)
-    model = build_at_start(panel, values, inputs, sizes, settings, params, bool(design.angles))
+    model = build_at_start(
+        panel,
+        values,
+        inputs,
+        sizes,
+        settings,
+        params,
+        bool(design.angles),
+        tested=params["seasonal_effect"] == "auto" and design.n_inputs == 2 * len(design.angles),
+    )
     beta = BetaSchedule(
         params["beta_min"],
         params["beta"],
@@ -247,7 +257,9 @@ def _design(problem: Problem, params: Parameters) -> InputDesign:
         and is_real(params)
         and not params["final_sigmoid"]
     ):
-        angles = tuple(fixed_angles(given_periods(problem.target, params), problem.target.n_steps))
+        most = _FEW_CYCLES if params["seasonal_effect"] == "auto" else np.inf
+        periods = given_periods(problem.target, params)
+        angles = tuple(fixed_angles(periods, problem.target.n_steps, most))
     return InputDesign(scaler, names, angles, index.clock if angles else None)
 
 

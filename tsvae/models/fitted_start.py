@@ -15,7 +15,7 @@ variance h steps ahead does,
     R + \sum_g \frac{|c_g|^2}{l_g}
     \Big( \lambda_g^{2h} \kappa_g + q_g l_g \sum_{i < h} \lambda_g^{2i} \Big),
 
-and 1 / l_g and R are found by non-negative least squares against the errors of the fit.
+and 1 / l_g and R are found by bounded least squares against the errors of the fit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from scipy.optimize import nnls
+from scipy.optimize import lsq_linear, nnls
 from torch import Tensor
 
 from tsvae.lds import LDSParameters, make_parameters
@@ -33,8 +33,7 @@ from tsvae.models.start import FilterBank
 __all__ = ["FittedStart", "fitted_start"]
 
 _LEAST_SHARE = 0.05  # of the variance one step ahead that is observation noise, at least
-_EVEN = 0.03  # weight of even shares between groups, where errors do not tell
-_SMALLEST_AMPLITUDE = 1e-3  # beside the largest: below, a group's variance hardly counts
+_RANGE = 10.0  # of the precisions of groups: all see the same values
 
 
 class FittedStart(NamedTuple):
@@ -99,18 +98,17 @@ def _variances(fitted: FittedResponses, noise: Tensor) -> _Variances:
     errors = fitted.errors.clamp_min(torch.finfo(torch.float32).tiny)
     steps = torch.arange(1, len(errors) + 1, dtype=torch.float64)[:, None]
     square = fitted.amplitude.square().sum(1)
-    square = square.clamp_min(_SMALLEST_AMPLITUDE**2 * square.max())
     power = fitted.radius ** (2.0 * steps)  # (H, G)
     count = torch.cumsum(power / fitted.radius**2, dim=0)
     growth = square * (power * fitted.gain + noise * count)
-    columns = torch.cat((growth, torch.ones_like(steps)), dim=1) / errors[:, None]
-    # Unit columns: even shares are then even parts of the variance.
-    size = columns.mean(0)
-    even = _EVEN * torch.eye(len(size), dtype=torch.float64)
-    matrix = torch.cat((columns / size, even * len(errors) ** 0.5))
-    target = torch.cat((torch.ones_like(errors), even.diagonal() * len(errors) ** 0.5 / len(size)))
-    shares = torch.as_tensor(nnls(matrix.numpy(), target.numpy())[0])
-    shares = shares.clamp_min(1e-3 / len(size))
-    found = shares / size
+    ones = torch.ones_like(errors)
+    columns = torch.cat((growth, ones[:, None]), dim=1) / errors[:, None]
+    ends = nnls(torch.stack((columns[:, :-1].sum(1), columns[:, -1]), dim=1).numpy(), ones.numpy())
+    common = max(float(ends[0][0]), _LEAST_SHARE * float(errors.min() / growth[0].sum()))
     least = _LEAST_SHARE * float(errors[0])
-    return _Variances(found[:-1], max(float(found[-1]), least))
+    upper = [common * _RANGE] * len(square) + [float(errors[0])]
+    lower = [common / _RANGE] * len(square) + [min(least, 0.5 * upper[-1])]
+    found = torch.as_tensor(
+        lsq_linear(columns.numpy(), ones.numpy(), (lower, upper)).x, dtype=torch.float64
+    )
+    return _Variances(found[:-1], float(found[-1]))

@@ -38,10 +38,12 @@ __all__ = ["FittedResponses", "WindowMoments", "fit_responses", "forecast_map"]
 ANCHOR_GAIN = 0.98
 _INPUT_NOISE = 1.0  # variance added to the past, in units of its roughness
 _SIZES = tuple(10.0 ** (0.5 * k) for k in range(-6, 5))  # of penalties, 1e-3 to 1e2
-_STIFF = 1e6  # holds the anchor's amplitude at one
-_JITTER = 1e-9
+_STIFF = 1e4  # holds the anchor's amplitude at one
+_JITTER = 1e-8
 _ANGLE_RATE = 0.02  # of the rate of the radii
+_SHIFT = 1.0  # variance of shifts, in units of the past's
 _WARM_UP = 0.1
+_BEYOND = 0.25  # weight of steps beyond the horizon
 _REWEIGHT_EVERY = 10
 _LEAST_ERROR = 1e-8  # of the variance ahead
 
@@ -152,7 +154,12 @@ def _rows(ahead: Tensor, amplitude: Tensor) -> Tensor:
 
 
 def fit_responses(
-    moments: WindowMoments, roles: StateRoles, *, n_steps: int = 60, rate: float = 0.1
+    moments: WindowMoments,
+    roles: StateRoles,
+    horizon: int,
+    *,
+    n_steps: int = 60,
+    rate: float = 0.1,
 ) -> FittedResponses:
     """Fit angles, radii, gains and amplitudes to the moments of windows.
 
@@ -161,6 +168,8 @@ def fit_responses(
     moments : WindowMoments
     roles : StateRoles
         G groups where the fit begins; the first is replaced by the anchor.
+    horizon : int
+        Steps ahead that count; those beyond count less.
     n_steps : int, default=60
         Gradient steps.
     rate : float, default=0.1
@@ -176,18 +185,25 @@ def fit_responses(
     Golub & Pereyra 1973, SIAM J. Numer. Anal. 10(2) (variable projection).
     """
     moments = WindowMoments(*(part.double() for part in moments[:4]), moments.neighbours)
+    ahead = torch.arange(moments.cross.shape[1])
+    counts = torch.where(ahead < horizon, 1.0, _BEYOND).double()
     fits = [
-        _fit(moments, roles, persistent, n_steps, rate) for persistent in (False, True)
+        _fit(moments, roles, counts, persistent, n_steps, rate) for persistent in (False, True)
     ]
-    return min(fits, key=lambda fitted: float((fitted.errors / fits[0].errors).mean()))
+    return min(fits, key=lambda fitted: float(counts @ (fitted.errors / fits[0].errors)))
 
 
 def _fit(
-    moments: WindowMoments, roles: StateRoles, persistent: bool, n_steps: int, rate: float
+    moments: WindowMoments,
+    roles: StateRoles,
+    counts: Tensor,
+    persistent: bool,
+    n_steps: int,
+    rate: float,
 ) -> FittedResponses:
     everything = moments.pooled(torch.ones_like(moments.weight, dtype=torch.bool))
     bank = _Bank(roles, everything)
-    weights = torch.ones_like(everything.future)
+    weights = counts
     chosen = bank.choose_penalty(moments, weights, persistent)
     optimizer = torch.optim.Adam(
         [
@@ -204,14 +220,14 @@ def _fit(
         (weights * errors).mean().backward()
         optimizer.step()
         if step % _REWEIGHT_EVERY == _REWEIGHT_EVERY - 1:
-            weights = _weights(errors.detach(), everything.future)
+            weights = _weights(errors.detach(), everything.future, counts)
             chosen = bank.choose_penalty(moments, weights, persistent)
     return bank.result(everything, weights, bank.choose_penalty(moments, weights, persistent))
 
 
-def _weights(errors: Tensor, future: Tensor) -> Tensor:
+def _weights(errors: Tensor, future: Tensor, counts: Tensor) -> Tensor:
     """Weights of the steps ahead: inverse errors, as in a likelihood; mean 1."""
-    inverse = 1.0 / errors.clamp_min(_LEAST_ERROR * future.mean().clamp_min(_LEAST_ERROR))
+    inverse = counts / errors.clamp_min(_LEAST_ERROR * future.mean().clamp_min(_LEAST_ERROR))
     return inverse / inverse.mean()
 
 
@@ -255,6 +271,7 @@ class _Bank:
         self.log_forgetting = forgetting[1:].log().requires_grad_()
         self.horizon, self.n_past = moments.cross.shape
         self.noise = _INPUT_NOISE * _roughness(moments.past)
+        self.shift = _SHIFT * moments.past.diagonal().mean()
 
     def shape(self) -> tuple[Tensor, Tensor, Tensor]:
         """Angles, radii and gains, the anchor's first."""
@@ -275,8 +292,17 @@ class _Bank:
         return _Seen(past.T @ moments.past @ past, moments.cross @ past, moments.future)
 
     def noisy(self, seen: _Seen, past: Tensor) -> _Seen:
-        """Moments of the states under some noise on the input, which keeps responses smooth."""
-        return seen._replace(past=seen.past + self.noise * (past.T @ past))
+        """Moments as if the input had noise, and the level of each window were not known.
+
+        Noise keeps responses smooth; shifts of a window and its future by one random constant
+        make forecasts follow the level.
+        """
+        level = past.sum(0)
+        return _Seen(
+            seen.past + self.noise * (past.T @ past) + self.shift * torch.outer(level, level),
+            seen.cross + self.shift * level,
+            seen.future + self.shift,
+        )
 
     def errors(self, moments: _Moments, weights: Tensor, penalty: Penalty) -> Tensor:
         """Mean squared error of every step at the best amplitudes, which are held fixed."""

@@ -24,6 +24,7 @@ __all__ = [
     "rotation_start",
     "seasonal_angles",
     "state_roles",
+    "with_slopes",
 ]
 
 _LEVEL_SHARE, _FREE_SHARE = 4, 4  # one group in four each
@@ -32,6 +33,7 @@ _N_HARMONICS = 6
 _UNSEEN = 1e-3  # of a coordinate that x does not show
 _TIE_NOISE = 0.02
 _TREND_MEMORY = 6.0  # steps over which the level of a trend averages
+_SLOPE_TURN = 0.1  # radians that a slow wave turns in a group's memory
 _LEVEL_SPACING = 0.01  # shortest memory of a level over the longest
 #: Precision of a complete observation at the start, in units of the prior's.
 PRECISION_START = 0.1
@@ -144,6 +146,31 @@ def state_roles(
         trends,
         torch.arange(n_groups) >= n_levels + n_seasonal,
     )
+
+
+def with_slopes(roles: StateRoles) -> StateRoles:
+    """Let all levels but the first turn a little: their second coordinate is then a slope.
+
+    A wave much longer than a group's memory is a level and a trend of that memory; at frequency 0
+    the second coordinate would stay at zero.
+
+    Parameters
+    ----------
+    roles : StateRoles
+
+    Returns
+    -------
+    StateRoles
+
+    Examples
+    --------
+    >>> roles = state_roles(8, [], 100, torch.Generator().manual_seed(0))
+    >>> with_slopes(roles).angles[:2]
+    tensor([0.0000, 0.0020])
+    """
+    slow = (_SLOPE_TURN / roles.memories).clamp_max(1.0)
+    levels = (roles.angles == 0) & (torch.arange(len(slow)) > 0)
+    return roles._replace(angles=torch.where(levels, slow, roles.angles))
 
 
 def rotation_start(
