@@ -40,9 +40,9 @@ class SVAEForecaster(RegressorMixin, AheadMixin, InsideMixin):
     context_length : int, default=512
         Rows of history that a forecast reads; three weeks of hourly data. Shorter data use what
         they have.
-    latent_dim : int, default=64
-        Size of the latent state, per variable if channels are independent. 64 leaves room for
-        levels, a dozen seasonal pairs and free ones.
+    latent_dim : int, default=128
+        Size of the latent state, per variable if channels are independent. 128 leaves room for
+        levels and trends of several memories, two dozen seasonal pairs and free ones.
     hidden_sizes : sequence of int, default=()
         Hidden layers of encoder and decoder networks beside their linear paths. None by default:
         with linear paths all distributions are in closed form, and that was the best on
@@ -81,6 +81,12 @@ class SVAEForecaster(RegressorMixin, AheadMixin, InsideMixin):
     window_level : bool, default=True
         Take the level of each window off (its first quarter of entries), so that forecasts follow
         the level of the series.
+    start : {"moments", "roles"}, default="moments"
+        Where training begins. "moments": a bank of filters whose forecasts are fitted to the
+        second moments of all windows by least squares, shrunk towards persistence as
+        cross-validation over blocks of time asks; for independent channels of groups of two and
+        real data, else "roles" is taken. "roles": levels and rotations at the seasonal
+        frequencies, all else left to training.
     power_transform : {None, "log", "box-cox"}, default=None
         Of positive data, undone on output.
     calendar : bool, default=False
@@ -90,8 +96,9 @@ class SVAEForecaster(RegressorMixin, AheadMixin, InsideMixin):
     natural_gradient : bool, default=True
         Natural-gradient steps for the transition's posterior instead of ordinary gradients in
         well-scaled coordinates.
-    natural_learning_rate : float, default=0.1
-        In units of the conjugate update: 1 would replace the posterior.
+    natural_learning_rate : float or None, default=None
+        In units of the conjugate update: 1 would replace the posterior. None: 0.0001 after a start
+        from moments without networks, which larger steps make worse; else 0.1.
     drop_correction : bool, default=False
         Keep reconstruction and forecasts from moving the transition's posterior.
     prior_scale, prior_degrees, prior_precision, prior_mean : float, default=0.1, 2.0, 0.001, 0.9
@@ -99,9 +106,9 @@ class SVAEForecaster(RegressorMixin, AheadMixin, InsideMixin):
         states move by far less than 1 per step.
     forecast_weight : float, default=1.0
         Weight of the many-step forecast density in the loss.
-    elbo_weight : float, default=0.1
-        Weight of the evidence lower bound. Small by default: the bound rewards one-step fit, the
-        forecast term what the forecasts need.
+    elbo_weight : float or None, default=None
+        Weight of the evidence lower bound. The bound rewards one-step fit, the forecast term what
+        the forecasts need. None: 0 after a start from moments without networks, else 0.1.
     n_origins : int, default=8
         Forecast origins per training window.
     n_samples : int, default=100
@@ -118,12 +125,14 @@ class SVAEForecaster(RegressorMixin, AheadMixin, InsideMixin):
         First weight of the KL terms.
     beta_warmup_steps, beta_annealing_steps : int, default=500
         Steps at ``beta_min`` and steps from there to ``beta``; shortened in a short fit.
-    max_epochs : int, default=10
-        An epoch is 20 to 50 steps, about one look at the data.
+    max_epochs : int or None, default=None
+        An epoch is 20 to 50 steps, about one look at the data. None: 1 after a start from moments
+        without networks, else 10.
     batch_size : int, default=4
         Windows per step, each of all variables.
-    learning_rate : float or "auto", default=0.03
-        Peak rate; "auto" runs a range test.
+    learning_rate : float, "auto" or None, default=None
+        Peak rate; "auto" runs a range test. None: 0.0001 after a start from moments without
+        networks, else 0.03.
     optimizer : {"adam", "adamw", "adafactor"}, default="adam"
         Of everything but natural-gradient parameters.
     lr_schedule : {"cosine", "constant", "plateau", "one_cycle"}, default="cosine"
@@ -203,7 +212,7 @@ class SVAEForecaster(RegressorMixin, AheadMixin, InsideMixin):
         horizon: int = 24,
         *,
         context_length: int = 512,
-        latent_dim: int = 64,
+        latent_dim: int = 128,
         hidden_sizes: Sequence[int] = (),
         activation: str = "gelu",
         likelihood: str = "normal",
@@ -217,18 +226,19 @@ class SVAEForecaster(RegressorMixin, AheadMixin, InsideMixin):
         seasonal_periods: str | Sequence[float] | None = "auto",
         seasonal_effect: bool | str = "auto",
         window_level: bool = True,
+        start: str = "moments",
         power_transform: str | None = None,
         calendar: bool = False,
         point_estimate: bool = False,
         natural_gradient: bool = True,
-        natural_learning_rate: float = 0.1,
+        natural_learning_rate: float | None = None,
         drop_correction: bool = False,
         prior_scale: float = 0.1,
         prior_degrees: float = 2.0,
         prior_precision: float = 0.001,
         prior_mean: float = 0.9,
         forecast_weight: float = 1.0,
-        elbo_weight: float = 0.1,
+        elbo_weight: float | None = None,
         n_origins: int = 8,
         n_samples: int = 100,
         mask_fraction: float = 0.0,
@@ -238,9 +248,9 @@ class SVAEForecaster(RegressorMixin, AheadMixin, InsideMixin):
         beta_min: float = 0.001,
         beta_warmup_steps: int = 500,
         beta_annealing_steps: int = 500,
-        max_epochs: int = 10,
+        max_epochs: int | None = None,
         batch_size: int = 4,
-        learning_rate: float | str = 0.03,
+        learning_rate: float | str | None = None,
         optimizer: str = "adam",
         lr_schedule: str = "cosine",
         warmup_steps: int = 10,
@@ -276,6 +286,7 @@ class SVAEForecaster(RegressorMixin, AheadMixin, InsideMixin):
         self.seasonal_periods = seasonal_periods
         self.seasonal_effect = seasonal_effect
         self.window_level = window_level
+        self.start = start
         self.power_transform = power_transform
         self.calendar = calendar
         self.point_estimate = point_estimate

@@ -357,9 +357,7 @@ def ridge(
     return matrix
 
 
-def fixed_angles(
-    periods: list[float], n_steps: int, most_cycles: float = np.inf
-) -> list[float]:
+def fixed_angles(periods: list[float], n_steps: int, most_cycles: float = np.inf) -> list[float]:
     """Angular frequencies of a fixed seasonal pattern that the data can tell.
 
     Parameters

@@ -107,9 +107,7 @@ def _past_rows(sizes: Sizes) -> int:
     return max(1, min(sizes.context, sizes.window - 1))
 
 
-def _origins(
-    lengths: NDArray[np.int64], sizes: Sizes, horizon: int
-) -> list[NDArray[np.int64]]:
+def _origins(lengths: NDArray[np.int64], sizes: Sizes, horizon: int) -> list[NDArray[np.int64]]:
     """Rows seen before each window of a series, its future inside the data."""
     found = []
     for rows in lengths.tolist():

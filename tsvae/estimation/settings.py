@@ -10,7 +10,15 @@ from tsvae.nn import get_likelihood
 from tsvae.panel import Panel
 from tsvae.training import Augmentation, TrainingConfig
 
-__all__ = ["Parameters", "augmentation_of", "is_real", "model_settings", "training_config"]
+__all__ = [
+    "Parameters",
+    "augmentation_of",
+    "is_real",
+    "model_settings",
+    "resolve_training",
+    "starts_fitted",
+    "training_config",
+]
 
 #: Parameters of the estimator by name.
 Parameters = Mapping[str, Any]
@@ -18,6 +26,46 @@ Parameters = Mapping[str, Any]
 _SCALE_START = 0.4  # observation noise of standardised data at the start
 _ELBO_SHARE = 0.25  # of a training batch: the smoother costs more than the filter
 _TRAINING_SAMPLES = 4
+_LEAST_FITTED_DIM = 4  # an anchor and one more group
+
+
+# What training does where nothing is said: from a start fitted to moments it only polishes (larger
+# steps lose what the fit has found), from any other it does the work.
+_POLISH = {
+    "elbo_weight": 0.0,
+    "learning_rate": 1e-4,
+    "natural_learning_rate": 1e-4,
+    "max_epochs": 1,
+}
+_WORK = {"elbo_weight": 0.1, "learning_rate": 0.03, "natural_learning_rate": 0.1, "max_epochs": 10}
+
+
+def is_channelwise(params: Parameters, n_features: int) -> bool:
+    """Whether each variable has latent chains of its own."""
+    wanted = params["channels"]
+    return bool(wanted == "independent" or (wanted == "auto" and n_features <= MAX_CHANNELS))
+
+
+def starts_fitted(params: Parameters, n_features: int) -> bool:
+    """Whether the model starts from moments: independent channels of groups of two, real data."""
+    return (
+        params["start"] == "moments"
+        and is_channelwise(params, n_features)
+        and params["potential"] == "diagonal"
+        and params["group_size"] == 2
+        and params["latent_dim"] >= _LEAST_FITTED_DIM
+        and is_real(params)
+        and not params["final_sigmoid"]
+        and params["forecast_weight"] > 0
+    )
+
+
+def resolve_training(params: Parameters, n_features: int) -> dict[str, Any]:
+    """Parameters with numbers in place of the ``None`` of rates, epochs and ELBO weight."""
+    polish = starts_fitted(params, n_features) and not len(params["hidden_sizes"])
+    defaults = _POLISH if polish else _WORK
+    missing = {name: value for name, value in defaults.items() if params[name] is None}
+    return {**params, **missing}
 
 
 def is_real(params: Parameters) -> bool:
@@ -30,9 +78,7 @@ def model_settings(
 ) -> dict[str, Any]:
     """Arguments of the model, JSON values."""
     n_features = panel.n_features
-    channelwise = params["channels"] == "independent" or (
-        params["channels"] == "auto" and n_features <= MAX_CHANNELS
-    )
+    channelwise = is_channelwise(params, n_features)
     size = params["group_size"]
     posterior = "natural" if params["natural_gradient"] else "gradient"
     if params["point_estimate"]:

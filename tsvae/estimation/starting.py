@@ -21,7 +21,7 @@ from tsvae.estimation.building import (
     start_model,
 )
 from tsvae.estimation.moments import measure_errors, window_moments
-from tsvae.estimation.settings import Parameters, is_real
+from tsvae.estimation.settings import Parameters, is_real, starts_fitted
 from tsvae.lds import LDSParameters
 from tsvae.models import SVAE
 from tsvae.models.fitted_start import fitted_start
@@ -116,7 +116,7 @@ def _choose_start(
     fixed_seasons: bool,
 ) -> Start:
     """Fit the start to the moments of windows where the model is linear, else choose roles."""
-    if _is_fitted(settings, params):
+    if starts_fitted(params, settings["n_features"]):
         generator = torch.Generator().manual_seed(settings["seed"])
         roles = state_roles(settings["latent_dim"] // 2, periods, sizes.context, generator)
         return fit_start(values, panel.mask, panel.lengths, spread, roles, sizes, periods)
@@ -132,17 +132,6 @@ def _choose_start(
         0 if settings["channelwise"] else settings["n_inputs"],
         precision,
         fixed_seasons,
-    )
-
-
-def _is_fitted(settings: Mapping[str, Any], params: Parameters) -> bool:
-    """Whether the model starts from moments: independent channels of groups of two, real data."""
-    return (
-        settings["channelwise"]
-        and settings["potential"] == "diagonal"
-        and params["group_size"] == 2
-        and is_real(params)
-        and not params["final_sigmoid"]
     )
 
 
@@ -179,9 +168,7 @@ def fit_start(
     fitted = fit_responses(moments, with_slopes(roles), sizes.horizon)
     start = fitted_start(fitted)
     n_past = moments.past.shape[-1]
-    errors = measure_errors(
-        values, mask, lengths, forecast_map(fitted, n_past, horizon), sizes
-    )
+    errors = measure_errors(values, mask, lengths, forecast_map(fitted, n_past, horizon), sizes)
     return Start(
         start.dynamics,
         start.bank,

@@ -21,6 +21,7 @@ from tsvae.estimation.settings import (
     augmentation_of,
     is_real,
     model_settings,
+    resolve_training,
     training_config,
 )
 from tsvae.estimation.starting import build_at_start, given_periods
@@ -126,6 +127,7 @@ def fit_structured(
     """
     panel = problem.target
     check_enough(panel)
+    params = resolve_training(params, panel.n_features)
     scaler, values = _scale(panel, params)
     design = _design(problem, params)
     inputs = design.build(panel.index, panel.n_steps, problem.covariates)

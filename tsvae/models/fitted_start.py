@@ -33,6 +33,7 @@ from tsvae.models.start import FilterBank
 __all__ = ["FittedStart", "fitted_start"]
 
 _LEAST_SHARE = 0.05  # of the variance one step ahead that is observation noise, at least
+_LEAST_ERROR = 1e-6  # squared, of standardised data
 _RANGE = 10.0  # of the precisions of groups: all see the same values
 
 
@@ -95,7 +96,7 @@ class _Variances(NamedTuple):
 
 def _variances(fitted: FittedResponses, noise: Tensor) -> _Variances:
     """Shares of the forecast variance of states and of observation noise."""
-    errors = fitted.errors.clamp_min(torch.finfo(torch.float32).tiny)
+    errors = fitted.errors.clamp_min(_LEAST_ERROR)
     steps = torch.arange(1, len(errors) + 1, dtype=torch.float64)[:, None]
     square = fitted.amplitude.square().sum(1)
     power = fitted.radius ** (2.0 * steps)  # (H, G)

@@ -71,6 +71,16 @@ class WindowMoments(NamedTuple):
     weight: Tensor
     neighbours: int
 
+    def double(self) -> WindowMoments:
+        """Return the moments in double precision."""
+        return WindowMoments(
+            self.past.double(),
+            self.cross.double(),
+            self.future.double(),
+            self.weight.double(),
+            self.neighbours,
+        )
+
     def pooled(self, blocks: Tensor) -> _Moments:
         """Weighted mean over the blocks marked True."""
         share = self.weight * blocks
@@ -147,7 +157,7 @@ def _waves(angles: Tensor, radius: Tensor, gain: Tensor, n_past: int, horizon: i
 
 
 def _rows(ahead: Tensor, amplitude: Tensor) -> Tensor:
-    """c A^h for every step, ``(H, 2G)``: with z = a + ib, x = c_0 Re(A z) + c_1 Im(A z)."""
+    """Return c A^h for every step, ``(H, 2G)``: with z = a + ib, x = c_0 Re(A z) + c_1 Im(A z)."""
     first, second = amplitude.unbind(1)
     real, imag = ahead.real, ahead.imag
     return torch.cat((first * real + second * imag, second * real - first * imag), dim=1)
@@ -184,12 +194,10 @@ def fit_responses(
     ----------
     Golub & Pereyra 1973, SIAM J. Numer. Anal. 10(2) (variable projection).
     """
-    moments = WindowMoments(*(part.double() for part in moments[:4]), moments.neighbours)
+    moments = moments.double()
     ahead = torch.arange(moments.cross.shape[1])
     counts = torch.where(ahead < horizon, 1.0, _BEYOND).double()
-    fits = [
-        _fit(moments, roles, counts, persistent, n_steps, rate) for persistent in (False, True)
-    ]
+    fits = [_fit(moments, roles, counts, persistent, n_steps, rate) for persistent in (False, True)]
     return min(fits, key=lambda fitted: float(counts @ (fitted.errors / fits[0].errors)))
 
 
@@ -313,17 +321,20 @@ class _Bank:
         return _errors(_rows(waves.ahead, amplitude), seen)
 
     @torch.no_grad()
-    def choose_penalty(
-        self, moments: WindowMoments, weights: Tensor, persistent: bool
-    ) -> _Choice:
+    def choose_penalty(self, moments: WindowMoments, weights: Tensor, persistent: bool) -> _Choice:
         """Penalty with the least cross-validated error, and that error of every step."""
         waves = self.waves()
-        blocks = [self.seen(_Moments(*block), waves.past) for block in zip(*moments[:3], strict=True)]
+        blocks = [
+            self.seen(_Moments(*block), waves.past) for block in zip(*moments[:3], strict=True)
+        ]
         penalties = [Penalty(size, persistent) for size in _SIZES]
         total = weights.new_zeros(len(penalties), len(weights))
         for own, weight, share in zip(blocks, moments.weight, _apart(moments), strict=True):
             rest = _Seen(
-                *(torch.tensordot(share, torch.stack(part), 1) for part in zip(*blocks, strict=True))
+                *(
+                    torch.tensordot(share, torch.stack(part), 1)
+                    for part in zip(*blocks, strict=True)
+                )
             )
             normal = _normal_equations(waves.ahead, self.noisy(rest, waves.past), weights)
             rows = (_rows(waves.ahead, normal.solve(penalty)) for penalty in penalties)
@@ -332,10 +343,8 @@ class _Bank:
         return _Choice(penalties[best], total[best] / moments.weight.sum())
 
     @torch.no_grad()
-    def result(
-        self, moments: _Moments, weights: Tensor, chosen: _Choice
-    ) -> FittedResponses:
-        """The groups at the best amplitudes."""
+    def result(self, moments: _Moments, weights: Tensor, chosen: _Choice) -> FittedResponses:
+        """Return the groups at the best amplitudes."""
         waves = self.waves()
         seen = self.noisy(self.seen(moments, waves.past), waves.past)
         amplitude = _amplitudes(waves.ahead, seen, weights, chosen.penalty)

@@ -1,0 +1,116 @@
+"""Moments of windows, against loops over them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tsvae import SVAEForecaster
+from tsvae.estimation.building import has_effect, resolve_sizes
+from tsvae.estimation.moments import measure_errors, window_moments
+from tsvae.models.readout import linear_readout
+from tsvae.models.window_response import window_response
+
+
+def panel_of(n_steps=120, missing=0.0, seed=0):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(1, n_steps, 2)).cumsum(1)
+    mask = rng.random(values.shape) >= missing
+    return np.where(mask, values, 0.0), mask
+
+
+def windows(values, mask, sizes, horizon, origins):
+    """Yield past, its mask, future and its mask of every origin and variable."""
+    length = sizes.context if sizes.context < sizes.window else sizes.window - 1
+    for origin in origins:
+        for f in range(values.shape[-1]):
+            past, seen = np.zeros(length), np.ones(length, bool)
+            begin = max(origin - length, 0)
+            own, own_mask = values[0, begin:origin, f], mask[0, begin:origin, f]
+            first = np.flatnonzero(own_mask)[: sizes.level_entries]
+            level = own[first].mean() if len(first) else 0.0
+            past[length - len(own) :] = np.where(own_mask, own - level, 0.0)
+            seen[length - len(own) :] = own_mask
+            future, known = (
+                values[0, origin : origin + horizon, f],
+                mask[0, origin : origin + horizon, f],
+            )
+            yield f, past, seen, np.where(known, future - level, 0.0), known
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_moments_by_a_loop(missing):
+    values, mask = panel_of(missing=missing)
+    sizes = resolve_sizes(120, 20, 4)
+    scale = np.array([0.5, 2.0])
+    moments = window_moments(values, mask, np.array([120]), scale, sizes, 4)
+    length = moments.past.shape[-1]
+    blocks = np.array_split(np.arange(length, 117), 8)
+    for block in (0, 5):
+        sums, counts = np.zeros((4, length)), np.zeros((4, length))
+        for f, past, seen, future, known in windows(values, mask, sizes, 4, blocks[block]):
+            sums += np.outer(future, past) / scale[f]
+            counts += np.outer(known, seen)
+        known = counts > 0
+        found = moments.cross[block].numpy()
+        np.testing.assert_allclose(found[known], (sums / counts.clip(1))[known], atol=1e-4)
+
+
+def test_moments_of_gaps_are_positive():
+    values, mask = panel_of(missing=0.5)
+    moments = window_moments(
+        values, mask, np.array([120]), np.ones(2), resolve_sizes(120, 20, 4), 4
+    )
+    assert float(torch.linalg.eigvalsh(moments.past.double()).min()) > -1e-4
+
+
+def test_errors_by_a_loop():
+    values, mask = panel_of(missing=0.2)
+    sizes = resolve_sizes(120, 20, 4)
+    forecast = torch.randn(4, 20, generator=torch.Generator().manual_seed(0))
+    squares, counts = np.zeros((2, 4)), np.zeros((2, 4))
+    for f, past, _, future, known in windows(values, mask, sizes, 4, range(20, 117)):
+        squares[f] += known * (future - forecast.numpy() @ past) ** 2
+        counts[f] += known
+    found = measure_errors(values, mask, np.array([120]), forecast, sizes)
+    np.testing.assert_allclose(found, squares / counts, rtol=1e-4)
+
+
+def test_the_model_forecasts_as_fitted():
+    """Filter and roll-out of the built model are the linear map that the moments gave."""
+    import tsvae.estimation.starting as starting
+    from tsvae.models.response_fit import forecast_map
+
+    kept = []
+    original = starting.fitted_start
+
+    def keep(fitted):
+        kept.append(fitted)
+        return original(fitted)
+
+    starting.fitted_start = keep
+    try:
+        series = np.sin(np.arange(300) / 4.0) + 0.3 * np.random.default_rng(0).normal(size=300)
+        forecaster = SVAEForecaster(
+            6, context_length=40, latent_dim=16, learning_rate=1e-9, natural_learning_rate=1e-12
+        ).fit(series[:, None])
+    finally:
+        starting.fitted_start = original
+    model = forecaster.model_
+    response = window_response(model, 40, torch.zeros(1, 1, 1))
+    readout = linear_readout(model.dynamics.plug_in(), model.decoder.emission_matrix, 6)
+    found = readout.gain[:, 0] @ response.weight[:, 0].T
+    wanted = forecast_map(kept[0], 40, 6)
+    np.testing.assert_allclose(found.numpy(), wanted.numpy(), atol=0.01)
+
+
+def test_effect_of_a_season_and_none_on_a_random_walk():
+    rng = np.random.default_rng(0)
+    clock = np.arange(80)[None, :, None]
+    waves = np.concatenate([np.sin(np.pi / 2 * clock), np.cos(np.pi / 2 * clock)], -1)
+    season = waves[..., :1] + 0.3 * rng.normal(size=(1, 80, 1))
+    walk = rng.normal(size=(1, 80, 1)).cumsum(1)
+    values = np.concatenate([season, walk, np.zeros_like(walk)], -1)
+    found = has_effect(values, np.ones_like(values, bool), waves)
+    assert found.tolist() == [True, False, False]

@@ -1,0 +1,179 @@
+"""Responses fitted to second moments, against the same sums over windows written out."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from tsvae.models.fitted_start import fitted_start
+from tsvae.models.response_fit import (
+    FittedResponses,
+    WindowMoments,
+    _amplitudes,
+    _Bank,
+    _errors,
+    _Moments,
+    _rows,
+    fit_responses,
+    forecast_map,
+)
+from tsvae.models.start import state_roles, with_slopes
+
+
+def roles_of(n_groups, periods=(12.0,), memory=40, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return with_slopes(state_roles(n_groups, periods, memory, generator))
+
+
+def windows_of(series, length, horizon):
+    view = np.lib.stride_tricks.sliding_window_view(series, length + horizon)
+    level = view[:, : length // 4].mean(1, keepdims=True)
+    view = torch.as_tensor(view - level)
+    return view[:, :length], view[:, length:]
+
+
+def moments_of(series, length, horizon, n_blocks=4):
+    x, y = windows_of(series, length, horizon)
+    blocks = list(zip(x.tensor_split(n_blocks), y.tensor_split(n_blocks), strict=True))
+    return WindowMoments(
+        torch.stack([a.T @ a / len(a) for a, _ in blocks]),
+        torch.stack([b.T @ a / len(a) for a, b in blocks]),
+        torch.stack([b.square().mean(0) for _, b in blocks]),
+        torch.tensor([float(len(a)) for a, _ in blocks], dtype=torch.float64),
+        0,
+    )
+
+
+def some_responses():
+    return FittedResponses(
+        torch.tensor([0.0, 0.5, 1.3], dtype=torch.float64),
+        torch.tensor([1.0, 0.95, 0.8], dtype=torch.float64),
+        torch.tensor([0.98, 0.3, 0.6], dtype=torch.float64),
+        torch.tensor([[1.0, 0.0], [0.4, -0.7], [-0.3, 0.2]], dtype=torch.float64),
+        torch.linspace(0.5, 1.5, 4, dtype=torch.float64),
+    )
+
+
+def test_map_is_a_filter_followed_by_a_forecast():
+    fitted = some_responses()
+    x = np.random.default_rng(0).normal(size=9)
+    expected = np.zeros(4)
+    for g in range(3):
+        angle, radius, gain = (float(part[g]) for part in fitted[:3])
+        turn = radius * np.exp(1j * angle)
+        state = 0.0
+        for value in x:
+            state = (1.0 - gain) * turn * state + gain * value
+        for h in range(1, 5):
+            ahead = turn**h * state
+            first, second = fitted.amplitude[g].tolist()
+            expected[h - 1] += first * ahead.real + second * ahead.imag
+    found = forecast_map(fitted, len(x), 4) @ torch.as_tensor(x)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
+
+
+def test_errors_of_moments_are_errors_of_windows():
+    series = np.random.default_rng(1).normal(size=200).cumsum()
+    x, y = windows_of(series, 20, 5)
+    moments = moments_of(series, 20, 5).pooled(torch.ones(4, dtype=torch.bool))
+    bank = _Bank(roles_of(6), moments)
+    waves = bank.waves()
+    amplitude = torch.randn(6, 2, generator=torch.Generator().manual_seed(0)).double()
+    rows = _rows(waves.ahead, amplitude)
+    found = _errors(rows, bank.seen(moments, waves.past))
+    direct = (y - x @ waves.past @ rows.T).square().mean(0)
+    torch.testing.assert_close(found, direct)
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_amplitudes_solve_the_penalised_least_squares(persistent):
+    """Against gradient zero of the penalised error, taken by autograd."""
+    from tsvae.models.response_fit import _STIFF, Penalty
+
+    series = np.sin(np.arange(150) / 3.0) + 0.3 * np.random.default_rng(2).normal(size=150)
+    moments = moments_of(series, 16, 4).pooled(torch.ones(4, dtype=torch.bool))
+    bank = _Bank(roles_of(4), moments)
+    waves, weights = bank.waves(), torch.tensor([0.5, 1.0, 1.5, 1.0], dtype=torch.float64)
+    waves = type(waves)(waves.ahead.detach(), waves.past.detach())
+    seen = bank.noisy(bank.seen(moments, waves.past), waves.past)
+    amplitude = _amplitudes(waves.ahead, seen, weights, Penalty(0.1, persistent))
+
+    def loss(c):
+        return (weights * _errors(_rows(waves.ahead, c), seen)).sum()
+
+    c = amplitude.clone().requires_grad_()
+    gradient = torch.autograd.grad(loss(c), c)[0]
+    curvature = torch.autograd.functional.hessian(loss, amplitude).reshape(8, 8).diagonal() / 2.0
+    size = curvature.mean()
+    penalty = 0.1 * size * torch.ones(4, 2, dtype=torch.float64)
+    penalty[0, 0] = _STIFF * size if persistent else 0.0
+    target = torch.zeros(4, 2, dtype=torch.float64)
+    target[0, 0] = 1.0
+    wanted = penalty * (target - amplitude)
+    torch.testing.assert_close(gradient / 2.0, wanted, rtol=1e-4, atol=1e-5 * float(size))
+
+
+def test_a_random_walk_is_forecast_by_its_last_value():
+    series = np.random.default_rng(3).normal(size=1500).cumsum()
+    fitted = fit_responses(moments_of(series, 40, 8, 8), roles_of(12), 8, n_steps=20)
+    x, y = windows_of(series, 40, 8)
+    error = (y - x @ forecast_map(fitted, 40, 8).T).square().mean(0)
+    naive = (y - x[:, -1:]).square().mean(0)
+    assert (error < 1.05 * naive).all()
+
+
+def test_a_wave_with_a_trend_is_forecast_closely():
+    time = np.arange(400)
+    series = np.sin(2 * math.pi * time / 12) + 0.02 * time
+    fitted = fit_responses(moments_of(series, 60, 12, 8), roles_of(16, memory=60), 12)
+    x, y = windows_of(series, 60, 12)
+    error = (y - x @ forecast_map(fitted, 60, 12).T).square().mean()
+    assert error < 5e-3 * y.var()
+
+
+def test_moments_pool_by_weight():
+    series = np.random.default_rng(4).normal(size=101)
+    x, y = windows_of(series, 10, 3)
+    pooled = moments_of(series, 10, 3).pooled(torch.ones(4, dtype=torch.bool))
+    assert isinstance(pooled, _Moments)
+    torch.testing.assert_close(pooled.past, x.T @ x / len(x))
+    torch.testing.assert_close(pooled.cross, y.T @ x / len(x))
+
+
+# -- from responses to a model ---------------------------------------------------------------------
+
+
+def test_start_has_the_gains_of_the_fit():
+    """Kalman recursion of each group, from its start on: the same gain at every step."""
+    fitted = some_responses()
+    start = fitted_start(fitted)
+    precision = start.bank.precision.unflatten(0, (-1, 2)).double()
+    for g in range(3):
+        a = start.dynamics.transition_matrix[g].double()
+        q = start.dynamics.noise_covariance[g].double()
+        predicted = start.dynamics.initial_covariance[g].double()
+        for _ in range(5):
+            filtered = torch.linalg.inv(torch.linalg.inv(predicted) + precision[g].diag())
+            gain = filtered @ precision[g].diag()
+            expected = float(fitted.gain[g]) * torch.eye(2, dtype=torch.float64)
+            torch.testing.assert_close(gain, expected, rtol=1e-4, atol=1e-5)
+            predicted = a @ filtered @ a.mT + q
+
+
+def test_start_spreads_as_the_errors_do():
+    fitted = some_responses()
+    fitted = fitted._replace(errors=torch.tensor([0.3, 0.5, 0.65, 0.75], dtype=torch.float64))
+    start = fitted_start(fitted)
+    found = []
+    state = torch.diag_embed(
+        (fitted.gain[:, None] / start.bank.precision.unflatten(0, (-1, 2))).double()
+    )
+    c = start.bank.emission.unflatten(0, (-1, 2)).double()
+    a, q = start.dynamics.transition_matrix.double(), start.dynamics.noise_covariance.double()
+    for _ in range(4):
+        state = a @ state @ a.mT + q
+        found.append(float(torch.einsum("gk,gkl,gl->", c, state, c)) + start.noise_scale**2)
+    np.testing.assert_allclose(found, fitted.errors.numpy(), rtol=0.25)
