@@ -60,6 +60,12 @@ def starts_fitted(params: Parameters, n_features: int) -> bool:
     )
 
 
+def _is_closed(params: Parameters) -> bool:
+    """Whether smoothing has a closed form whose readout can be fitted."""
+    linear = not len(params["hidden_sizes"]) and params["scale"] == "learned"
+    return linear and params["likelihood"] == "normal" and params["elbo_weight"] == 0
+
+
 def resolve_training(params: Parameters, n_features: int) -> dict[str, Any]:
     """Parameters with numbers in place of the ``None`` of rates, epochs and ELBO weight."""
     polish = starts_fitted(params, n_features) and not len(params["hidden_sizes"])
@@ -113,6 +119,7 @@ def model_settings(
         "scale_start": _SCALE_START,
         "level_entries": sizes.level_entries,
         "learn_scale": channelwise and real and n_features > 1,
+        "own_smoothing": starts_fitted(params, n_features) and _is_closed(params),
         "n_samples": _TRAINING_SAMPLES,
         "elbo_weight": params["elbo_weight"],
         "elbo_share": _ELBO_SHARE,

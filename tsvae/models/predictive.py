@@ -17,6 +17,7 @@ from tsvae.models.graphical import State, StatePosterior
 from tsvae.models.last_states import can_filter_last, last_states
 from tsvae.models.linear_dynamics import LinearDynamics
 from tsvae.models.readout import linear_readout
+from tsvae.models.smoothing_readout import fit_smoothing, fit_spread
 from tsvae.models.svae import SVAE
 from tsvae.models.views import Frame, Window, unfold_channels
 from tsvae.models.window_response import has_linear_response, window_response
@@ -26,6 +27,7 @@ __all__ = [
     "NormalPredictive",
     "Predictive",
     "SamplePredictive",
+    "fit_smoothing_readout",
     "forecast",
     "one_step_log_density",
     "sample_paths",
@@ -33,6 +35,7 @@ __all__ = [
     "smooth_values",
 ]
 
+_FEWEST_HIDDEN = 8  # entries that a readout is fitted to
 _LOG_2PI = math.log(2.0 * math.pi)
 _ENTRIES_AT_ONCE = 20_000_000  # of covariances between variables
 _STATES_AT_ONCE = 6_000_000  # entries of latent states (chains x steps x D)
@@ -297,17 +300,63 @@ def smooth_values(
     history = _smooth(model, x, visible, inputs)
     effect = model.effect(inputs)
     if model.closed_form:
-        params = model.decoder(history.posterior.mean)
-        variance = model.emitted_variance(history.posterior) + params.scale**2
-        variance = variance.expand_as(params.loc)
+        location, variance = _smoothed_moments(model, history.posterior)
         return NormalPredictive(
-            _restore(model, params.loc, history.frame, effect),
+            _restore(model, location, history.frame, effect),
             _restore(model, variance.sqrt(), history.frame, effect, spread=True),
         )
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     z = model.dynamics.sample(history.posterior, n_samples, generator)
     draws = model.decoder.likelihood.sample(model.decoder(z), generator)
     return SamplePredictive(_restore(model, draws, history.frame, effect))
+
+
+class _Moments(NamedTuple):
+    location: Tensor
+    variance: Tensor
+
+
+def _smoothed_moments(model: SVAE, posterior: StatePosterior) -> _Moments:
+    """Mean and variance of every entry, ``(N, T, F')``."""
+    if model.smoothing is not None:
+        location = model.smoothing.mean(posterior.mean)
+        emitted = model.emitted_variance(posterior, model.smoothing.matrix)
+        return _Moments(location, model.smoothing.total_variance(emitted).expand_as(location))
+    params = model.decoder(posterior.mean)
+    variance = model.emitted_variance(posterior) + params.scale**2
+    return _Moments(params.loc, variance.expand_as(params.loc))
+
+
+@torch.no_grad()
+def fit_smoothing_readout(
+    model: SVAE, x: Tensor, mask: Tensor, visible: Tensor, inputs: Tensor | None = None
+) -> None:
+    """Fit how values are read out of smoothed states, on entries hidden from the encoder.
+
+    Parameters
+    ----------
+    model : SVAE
+        Channel-wise, with ``own_smoothing``.
+    x : Tensor (B, T, F)
+    mask, visible : Tensor of bool (B, T, F)
+        What is observed, and what the encoder may see of it.
+    inputs : Tensor (B, T, U), optional
+    """
+    assert model.smoothing is not None
+    effect = model.effect(inputs)
+    frame = model.frame(x, visible, effect)
+    window = model.window(x, visible, inputs, frame, effect, mask)
+    seen = window._replace(x=torch.where(window.visible, window.x, 0.0))
+    posterior = model.infer(seen)
+    hidden = (mask & ~visible).transpose(1, 2).flatten(0, 1)
+    if int(hidden.sum()) < _FEWEST_HIDDEN:
+        hidden = mask.transpose(1, 2).flatten(0, 1)
+    values = window.x.squeeze(-1)[hidden]
+    states = posterior.mean[hidden]
+    fit_smoothing(model.smoothing, states, values)
+    emitted = model.emitted_variance(posterior, model.smoothing.matrix).squeeze(-1)
+    residual = values - model.smoothing.mean(states).squeeze(-1)
+    fit_spread(model.smoothing, residual, emitted.expand_as(hidden)[hidden])
 
 
 class LatentMoments(NamedTuple):

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from tsvae.lds import Potentials, chain_lengths, unique_patterns
 from tsvae.models.graphical import StatePosterior, get_graphical_model
 from tsvae.models.readout import linear_readout
+from tsvae.models.smoothing_readout import SmoothingReadout
 from tsvae.models.views import Frame, Window, fold_channels, window_level
 from tsvae.nn import DenseNet, SigmaDecoder, SigmaEncoder, masked_log_prob
 from tsvae.nn.masking import zero_where_missing
@@ -89,6 +90,9 @@ class SVAE(nn.Module):
         Entries that define the level of a window; see :func:`window_level`.
     learn_scale : bool, default=False
         Learn one data scale per variable (channel-wise models).
+    own_smoothing : bool, default=False
+        Read smoothed values out of the states by a matrix of their own, see
+        :mod:`tsvae.models.smoothing_readout`: a bank of filters fitted to forecasts asks for that.
     n_samples : int, default=4
         Posterior samples S where no closed form exists.
     elbo_weight, forecast_weight : float, default=1.0
@@ -137,6 +141,7 @@ class SVAE(nn.Module):
         scale_start: float = 0.4,
         level_entries: int = 0,
         learn_scale: bool = False,
+        own_smoothing: bool = False,
         n_samples: int = 4,
         elbo_weight: float = 1.0,
         elbo_share: float = 1.0,
@@ -199,6 +204,9 @@ class SVAE(nn.Module):
             )
             self.covariate_matrix = nn.Parameter(torch.zeros(n_features, n_inputs))
         self.log_scale = nn.Parameter(torch.zeros(n_features), requires_grad=learn_scale)
+        self.smoothing: SmoothingReadout | None = None
+        if own_smoothing:
+            self.smoothing = SmoothingReadout(latent_dim, width)
         linear = skip and not decoder_sizes and scale != "network" and not final_sigmoid
         self.closed_form = linear and likelihood == "normal"
 
@@ -400,10 +408,11 @@ class SVAE(nn.Module):
         extra = torch.where(window.target, 0.5 * variance / params.scale**2, 0.0)
         return log_prob - extra
 
-    def emitted_variance(self, posterior: StatePosterior) -> Tensor:
-        """Diagonal of C S_t C', ``(B or 1, T, F')``."""
+    def emitted_variance(self, posterior: StatePosterior, matrix: Tensor | None = None) -> Tensor:
+        """Diagonal of C S_t C', ``(B or 1, T, F')``; C is the decoder's by default."""
         covariance = posterior.covariance
-        c = self.decoder.emission_matrix.unflatten(-1, covariance.shape[-3:-1])
+        matrix = self.decoder.emission_matrix if matrix is None else matrix
+        c = matrix.unflatten(-1, covariance.shape[-3:-1])
         variance = torch.einsum("fgk,ptgkl,fgl->ptf", c, covariance, c)
         if posterior.pattern is not None:
             variance = variance.index_select(0, posterior.pattern)
