@@ -11,6 +11,7 @@ stop it early.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib
 import json
 import subprocess
@@ -46,16 +47,16 @@ DEEP: dict[str, Deep] = {
         "SAITS",
         {
             "n_layers": 2,
-            "d_model": 128,
+            "d_model": 64,
             "n_heads": 4,
-            "d_k": 32,
-            "d_v": 32,
-            "d_ffn": 256,
+            "d_k": 16,
+            "d_v": 16,
+            "d_ffn": 128,
             "dropout": 0.1,
-            "epochs": 100,
+            "epochs": 120,
         },
     ),
-    "brits": Deep("BRITS (PyPOTS)", "BRITS", {"rnn_hidden_size": 128, "epochs": 60}),
+    "brits": Deep("BRITS (PyPOTS)", "BRITS", {"rnn_hidden_size": 128, "epochs": 70}),
     "gpvae": Deep(
         "GP-VAE (PyPOTS)",
         "GPVAE",
@@ -64,7 +65,7 @@ DEEP: dict[str, Deep] = {
             "encoder_sizes": (128, 128),
             "decoder_sizes": (128, 128),
             "window_size": 24,
-            "epochs": 100,
+            "epochs": 120,
         },
     ),
 }
@@ -73,34 +74,56 @@ DEEP: dict[str, Deep] = {
 # -- this side: hands windows over and takes them back ----------------------------------------
 
 
-def fit_deep(task: Task, key: str, python: str, seed: int, verbose: bool) -> Method | None:
-    """Fit a network and fill the validation and test windows; None: PyPOTS is not there."""
+def fit_deep(
+    task: Task, key: str, python: str, seed: int, keep: Path | None, verbose: bool
+) -> Method | None:
+    """Fit a network and fill the validation and test windows; None: PyPOTS is not there.
+
+    What it filled is read from the folder ``keep`` if it is there, and else put there.
+    """
     from _imputation_task import Filled, Method
 
     problems = [problem for part in (task.validation, task.test) for problem in part.values()]
+    tensors = _tensors(task, seed)
     with tempfile.TemporaryDirectory() as folder:
-        given, found = Path(folder) / "given.npz", Path(folder) / "found.npz"
-        np.savez(given, **_tensors(task, seed))
-        command = [python, str(Path(__file__).resolve()), key, str(given), str(found)]
-        quiet = None if verbose else subprocess.DEVNULL
-        # Not from this folder: PyPOTS writes into the folder it is started from.
-        done = subprocess.run(
-            [*command, "--seed", str(seed)], stdout=quiet, stderr=quiet, cwd=folder, check=False
-        )
-        if done.returncode == _NOT_THERE:
-            print(f"{DEEP[key].name} is left out: {python} has no PyPOTS", file=sys.stderr)
-            return None
-        done.check_returncode()
+        given = Path(folder) / "given.npz"
+        found = (keep or Path(folder)).resolve() / f"{key}-{_digest(key, seed, tensors)}.npz"
+        if not found.is_file():
+            np.savez(given, **tensors)
+            command = [python, str(Path(__file__).resolve()), key, str(given), str(found)]
+            quiet = None if verbose else subprocess.DEVNULL
+            # Not from this folder: PyPOTS writes into the folder it is started from.
+            done = subprocess.run(
+                [*command, "--seed", str(seed)], stdout=quiet, stderr=quiet, cwd=folder, check=False
+            )
+            if done.returncode == _NOT_THERE:
+                print(f"{DEEP[key].name} is left out: {python} has no PyPOTS", file=sys.stderr)
+                return None
+            done.check_returncode()
         with np.load(found) as file:
             facts = json.loads(str(file["facts"]))
             filled = [file[f"filled{i}"] for i in range(len(problems))]
 
-    def fill(_: str, problem: Problem) -> Filled:
-        number = next(i for i, other in enumerate(problems) if other is problem)
-        return Filled(filled[number].astype(float))
+    def number(problem: Problem) -> int:
+        return next(i for i, other in enumerate(problems) if other is problem)
 
-    settings = {**DEEP[key].settings, **{k: facts[k] for k in ("version", "seconds_to_fill")}}
-    return Method(DEEP[key].name, fill, facts["n_parameters"], facts["fit_seconds"], settings)
+    settings = {**DEEP[key].settings, **{k: facts[k] for k in ("version", "best_epoch")}}
+    return Method(
+        DEEP[key].name,
+        lambda _, problem: Filled(filled[number(problem)].astype(float)),
+        facts["n_parameters"],
+        facts["fit_seconds"],
+        settings,
+        lambda problem: float(facts["seconds_to_fill"][number(problem)]),
+    )
+
+
+def _digest(key: str, seed: int, tensors: dict[str, Array]) -> str:
+    """Name of a fit: it changes with the windows and with the settings."""
+    digest = hashlib.sha256(repr((DEEP[key], STRIDE, BATCH, PATIENCE, seed)).encode())
+    for name, values in tensors.items():
+        digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _tensors(task: Task, seed: int) -> dict[str, Array]:
@@ -164,6 +187,7 @@ def main() -> None:
     )
     facts: dict[str, Any] = {"fit_seconds": time.perf_counter() - start}
     facts["version"] = pypots.__version__
+    facts["best_epoch"] = int(model.best_epoch)
     facts["n_parameters"] = sum(p.numel() for p in model.model.parameters())
     filled, seconds = {}, []
     for i in range(sum(name.startswith("problem") for name in given)):

@@ -97,7 +97,8 @@ class Filled(NamedTuple):
 class Method(NamedTuple):
     """A fitted method: what fills windows, its parameters, seconds of its fit.
 
-    ``fill(pattern, problem)``; ``settings`` are those that were chosen on the validation part.
+    ``fill(pattern, problem)``; ``settings`` are those that were chosen on the validation part;
+    ``clock(problem)`` says how long filling took where another process did it.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Method(NamedTuple):
     n_parameters: int | None
     fit_seconds: float
     settings: dict[str, object]
+    clock: Callable[[Problem], float] | None = None
 
 
 @dataclass(frozen=True)

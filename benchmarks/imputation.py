@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,7 @@ def methods_of(options: argparse.Namespace) -> dict[str, Callable[[Task], Method
             key=key,
             python=options.peers_python,
             seed=options.seed,
+            keep=options.keep,
             verbose=options.verbose,
         )
     common = {"random_state": options.seed, "verbose": options.verbose}
@@ -104,6 +106,8 @@ def run(task: Task, method: Method, part: str) -> list[Score]:
         start = time.perf_counter()
         filled = method.fill(pattern, problem)
         seconds = time.perf_counter() - start
+        if method.clock is not None:
+            seconds = method.clock(problem)
         if not np.isfinite(filled.point[problem.hidden]).all():
             raise RuntimeError(f"{method.name} left entries of {pattern} without a finite value")
         scores.append(score(method, pattern, problem, filled, seconds))
@@ -175,12 +179,20 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="interpreter of an environment that has PyPOTS (default: this one)",
     )
     parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="FOLDER",
+        help="keep there what the deep peers filled, and read it instead of fitting them anew",
+    )
+    parser.add_argument(
         "--validation", action="store_true", help="fill the validation part; writes no report"
     )
     add_common_options(parser, "SVAEForecaster")
     options = parser.parse_args(arguments)
     if options.draws < 1:
         parser.error(f"--draws must be at least 1, got {options.draws}")
+    if options.keep is not None:
+        options.keep.mkdir(parents=True, exist_ok=True)
     options.set = dict(options.set)
     return options
 
