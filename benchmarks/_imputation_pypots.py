@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from _imputation_task import Filled, Method, Problem, Task
+    from _imputation_task import Method, Problem, Task
 
 Array = NDArray[np.float64]
 
