@@ -65,7 +65,7 @@ DEEP: dict[str, Deep] = {
             "encoder_sizes": (128, 128),
             "decoder_sizes": (128, 128),
             "window_size": 24,
-            "epochs": 120,
+            "epochs": 60,
         },
     ),
 }

@@ -47,12 +47,12 @@ RECONSTRUCTION: dict[str, Any] = {
     "latent_dim": 16,
     "group_size": None,
     "potential": "dense",
-    "window_level": False,
-    "context_length": 95,
+    "context_length": 191,  # so that all rows of a short window define its level
     "horizon": 1,
     "elbo_weight": 1.0,
     "forecast_weight": 0.0,
     "beta_min": 1.0,
+    "learning_rate": 0.06,
     "max_epochs": 60,
 }
 OURS: dict[str, tuple[str, dict[str, Any]]] = {
