@@ -6,8 +6,9 @@ of 48 rows, each of which is a series of its own: methods see nothing outside of
 hidden three ways: 10 % or 50 % at random, or a block of 24 rows of one variable in each window; the
 same ones for all methods. Errors are those at the hidden entries, in standardised units.
 
-Deep peers come from PyPOTS, in a process of their own (`--peers-python` names the interpreter of an
-environment that has it). A method whose package is missing is left out with a note.
+Deep peers come from PyPOTS, in a process of their own (`--peers-python` or PYPOTS_PYTHON names the
+interpreter of an environment that has it). A method whose package is missing is left out with a
+note.
 
 The data are read from the folder named by the environment variable TSVAE_DATA.
 """
@@ -15,6 +16,7 @@ The data are read from the folder named by the environment variable TSVAE_DATA.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -174,9 +176,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--draws", type=int, default=5, help="times each window is hidden anew")
     parser.add_argument(
         "--peers-python",
-        default=sys.executable,
+        default=os.environ.get("PYPOTS_PYTHON", sys.executable),
         metavar="PATH",
-        help="interpreter of an environment that has PyPOTS (default: this one)",
+        help="interpreter of an environment that has PyPOTS (default: $PYPOTS_PYTHON, or this one)",
     )
     parser.add_argument(
         "--keep",
