@@ -94,7 +94,7 @@ def resolve_sizes(longest: int, context_length: int, horizon: int) -> Sizes:
     >>> resolve_sizes(10_000, 512, 96).window
     608
     >>> resolve_sizes(60, 512, 24)
-    Sizes(context=60, window=60, horizon=24, min_history=18, level_entries=9)
+    Sizes(context=60, window=60, horizon=7, min_history=26, level_entries=13)
     """
     horizon = max(1, min(horizon, longest // 8))
     window = min(context_length + horizon, longest)
