@@ -20,6 +20,7 @@ Mask = NDArray[np.bool_]
 _N_BLOCKS = 8
 _OPERATIONS = 2e10  # multiplications that may be spent: about a second
 _WINDOWS_AT_ONCE = 4096
+_FEW_GAPS = 0.1  # share of entries up to which straight lines do less harm than pairs
 
 
 class _Windows(NamedTuple):
@@ -29,6 +30,7 @@ class _Windows(NamedTuple):
     past_mask: Tensor
     future: Tensor  # (N, H)
     future_mask: Tensor
+    last: Tensor  # (N, 1), last value seen
     variable: Tensor  # (N,) long
 
 
@@ -42,8 +44,9 @@ def window_moments(
 ) -> WindowMoments:
     """Moments of histories and futures of all variables, by blocks of time.
 
-    Pairs of entries count where both are observed, so that gaps cost precision, not bias. Before
-    its first row a series is at its level: filters start at rest there.
+    Pairs of entries count where both are observed, so that gaps cost precision, not bias; a few
+    gaps are bridged by straight lines in the past. Before its first row a series is at its level:
+    filters start at rest there.
 
     Parameters
     ----------
@@ -68,10 +71,13 @@ def window_moments(
     unit = float(np.exp(np.log(scale).mean()))
     weight = torch.as_tensor(np.sqrt(unit / scale), dtype=torch.float32)
     sums = [_Sums(length, horizon) for _ in range(_N_BLOCKS)]
+    bridged = _bridged(values, mask, lengths)
     for series, origins in enumerate(starts):
         for block, part in enumerate(np.array_split(origins, _N_BLOCKS)):
             for some in _pieces(part[::stride]):
-                windows = _cut(values[series], mask[series], some, length, horizon, sizes)
+                windows = _cut(
+                    values[series], mask[series], some, length, horizon, sizes, bridged[series]
+                )
                 sums[block].add(windows, weight[windows.variable])
     spacing = max(1.0, max((len(s) for s in starts), default=1) / _N_BLOCKS)
     return _finish(sums, int(np.ceil(horizon / spacing)))
@@ -101,6 +107,23 @@ def measure_errors(
             squares.index_add_(0, windows.variable, error.square())
             counts.index_add_(0, windows.variable, windows.future_mask)
     return np.asarray((squares / counts).double())
+
+
+def _bridged(values: Array, mask: Mask, lengths: NDArray[np.int64]) -> list[Array | None]:
+    """Series with straight lines over their gaps, NaN outside; None where gaps are too many."""
+    found: list[Array | None] = []
+    for rows, x, seen in zip(lengths.tolist(), values, mask, strict=True):
+        share = 1.0 - seen[:rows].mean() if rows else 1.0
+        if not 0.0 < share <= _FEW_GAPS:
+            found.append(None)
+            continue
+        filled = np.full(x.shape, np.nan)
+        for variable in np.flatnonzero(seen[:rows].any(0)):
+            at = np.flatnonzero(seen[:rows, variable])
+            inside = np.arange(at[0], at[-1] + 1)
+            filled[inside, variable] = np.interp(inside, at, x[at, variable])
+        found.append(filled)
+    return found
 
 
 def _past_rows(sizes: Sizes) -> int:
@@ -137,13 +160,22 @@ def _cut(
     length: int,
     horizon: int,
     sizes: Sizes,
+    bridged: Array | None = None,
 ) -> _Windows:
-    """Windows around some origins of one series, all its variables; levels off."""
+    """Windows around some origins of one series, all its variables; levels off.
+
+    ``bridged``: values of the past, NaN where unknown, instead of those observed.
+    """
     rows = origins[:, None] + np.arange(-length, horizon)
     inside = (rows >= 0) & (rows < len(values))
     rows = rows.clip(0, len(values) - 1)
     x = torch.as_tensor(values[rows], dtype=torch.float32).transpose(1, 2).flatten(0, 1)
     seen = torch.as_tensor(mask[rows] & inside[..., None]).transpose(1, 2).flatten(0, 1)
+    if bridged is not None:
+        filled = torch.as_tensor(bridged[rows[:, :length]]).transpose(1, 2).flatten(0, 1)
+        before = torch.as_tensor(inside[:, None, :length]).expand(-1, values.shape[1], -1)
+        known = filled.isfinite() & before.flatten(0, 1)
+        seen[:, :length], x[:, :length] = known, torch.where(known, filled, 0.0).float()
     past_mask = seen[:, :length].float()
     if sizes.level_entries:
         first = past_mask * (past_mask.cumsum(1) <= sizes.level_entries)
@@ -157,53 +189,74 @@ def _cut(
     before = torch.as_tensor(origins[:, None] < length - np.arange(length))
     past_mask = torch.maximum(past_mask, before.repeat_interleave(values.shape[1], 0).float())
     variable = torch.arange(values.shape[1]).repeat(len(origins))
-    return _Windows(x[:, :length], past_mask, x[:, length:], future_mask, variable)
+    latest = (past_mask * torch.arange(1, length + 1)).argmax(1, keepdim=True)
+    last = x[:, :length].gather(1, latest)
+    return _Windows(x[:, :length], past_mask, x[:, length:], future_mask, last, variable)
 
 
 class _Sums:
-    """Sums over the windows of a block, and how many entries are behind each."""
+    """Sums over the windows of a block, and how many entries are behind each.
+
+    Values are taken from the last one seen, b, which every window has: moments of pairs, each from
+    entries of its own, would not fit together where a trend makes them large beside the errors.
+    """
 
     def __init__(self, length: int, horizon: int) -> None:
-        self.past = torch.zeros(length, length)
-        self.cross = torch.zeros(horizon, length)
-        self.future = torch.zeros(horizon)
-        self.past_count = torch.zeros(length, length)
-        self.cross_count = torch.zeros(horizon, length)
-        self.future_count = torch.zeros(horizon)
+        shapes = {
+            "past": (length, length),
+            "cross": (horizon, length),
+            "future": (horizon,),
+            "past_last": (length,),
+            "future_last": (horizon,),
+            "last": (1,),
+        }
+        self.total = {name: torch.zeros(shape) for name, shape in shapes.items()}
+        self.count = {name: torch.zeros(shape) for name, shape in shapes.items()}
         self.n_windows = 0
 
     def add(self, windows: _Windows, weight: Tensor) -> None:
-        x, y = windows.past * weight[:, None], windows.future * weight[:, None]
-        self.past += x.T @ x
-        self.cross += y.T @ x
-        self.future += y.square().sum(0)
-        if bool(windows.past_mask.all()) and bool(windows.future_mask.all()):
-            for count in (self.past_count, self.cross_count, self.future_count):
+        seen, ahead = windows.past_mask, windows.future_mask
+        last = windows.last * weight[:, None]
+        x = (windows.past * weight[:, None] - last) * seen
+        y = (windows.future * weight[:, None] - last) * ahead
+        self._add(self.total, x, y, last)
+        if bool(seen.all()) and bool(ahead.all()):
+            for count in self.count.values():
                 count += len(x)
         else:
-            self.past_count += windows.past_mask.T @ windows.past_mask
-            self.cross_count += windows.future_mask.T @ windows.past_mask
-            self.future_count += windows.future_mask.sum(0)
-        self.n_windows += int(windows.future_mask.any(1).sum())
+            self._add(self.count, seen, ahead, torch.ones_like(last))
+        self.n_windows += int(ahead.any(1).sum())
+
+    @staticmethod
+    def _add(sums: dict[str, Tensor], x: Tensor, y: Tensor, last: Tensor) -> None:
+        sums["past"] += x.T @ x
+        sums["cross"] += y.T @ x
+        sums["future"] += y.square().sum(0)
+        sums["past_last"] += (x * last).sum(0)
+        sums["future_last"] += (y * last).sum(0)
+        sums["last"] += last.square().sum(0)
 
 
 def _finish(sums: list[_Sums], neighbours: int) -> WindowMoments:
     """Means of every block; a block takes from all blocks what it has never seen."""
-    parts = []
-    for name in ("past", "cross", "future"):
-        total = torch.stack([getattr(s, name) for s in sums])
-        count = torch.stack([getattr(s, f"{name}_count") for s in sums])
+    mean = {}
+    for name in sums[0].total:
+        total = torch.stack([s.total[name] for s in sums]).double()
+        count = torch.stack([s.count[name] for s in sums]).double()
         overall = total.sum(0) / count.sum(0).clamp_min(1.0)
-        parts.append(torch.where(count > 0, total / count.clamp_min(1.0), overall))
-    past = parts[0]
-    counts = torch.stack([s.past_count for s in sums])
+        mean[name] = torch.where(count > 0, total / count.clamp_min(1.0), overall)
+    at_past, at_future, last = mean["past_last"], mean["future_last"], mean["last"]
+    past = mean["past"] + at_past[:, :, None] + at_past[:, None] + last[:, :, None]
+    cross = mean["cross"] + at_past[:, None] + at_future[:, :, None] + last[:, :, None]
+    future = mean["future"] + 2.0 * at_future + last
+    counts = torch.stack([s.count["past"] for s in sums])
     if bool((counts != counts[:, :1, :1]).any()):
         past = _positive(past)
     weight = torch.tensor([float(s.n_windows) for s in sums])
-    return WindowMoments(past, parts[1], parts[2], weight, neighbours)
+    return WindowMoments(past, cross, future, weight, neighbours)
 
 
 def _positive(matrices: Tensor) -> Tensor:
     """Nearest positive semi-definite matrices: moments of pairs may have negative directions."""
-    values, vectors = torch.linalg.eigh(matrices.double())
-    return ((vectors * values.clamp_min(0.0).unsqueeze(-2)) @ vectors.mT).to(matrices)
+    values, vectors = torch.linalg.eigh(matrices)
+    return (vectors * values.clamp_min(0.0).unsqueeze(-2)) @ vectors.mT

@@ -41,7 +41,7 @@ _SIZES = tuple(10.0 ** (0.5 * k) for k in range(-6, 5))  # of penalties, 1e-3 to
 _STIFF = 1e4  # holds the anchor's amplitude at one
 _JITTER = 1e-8
 _ANGLE_RATE = 0.02  # of the rate of the radii
-_SHIFT = 1.0  # variance of shifts, in units of the past's
+_SHIFTS = (1.0, 0.1, 0.01)  # variances of shifts, in units of the past's
 _WARM_UP = 0.1
 _BEYOND = 0.25  # weight of steps beyond the horizon
 _REWEIGHT_EVERY = 10
@@ -101,10 +101,13 @@ class Penalty(NamedTuple):
         On all but the anchor's.
     persistent : bool
         Hold the anchor's at one instead of leaving it free.
+    shift : float
+        Variance of shifts of whole windows, in units of the past's.
     """
 
     size: float
     persistent: bool
+    shift: float
 
 
 class _Moments(NamedTuple):
@@ -279,7 +282,7 @@ class _Bank:
         self.log_forgetting = forgetting[1:].log().requires_grad_()
         self.horizon, self.n_past = moments.cross.shape
         self.noise = _INPUT_NOISE * _roughness(moments.past)
-        self.shift = _SHIFT * moments.past.diagonal().mean()
+        self.level = moments.past.diagonal().mean()
 
     def shape(self) -> tuple[Tensor, Tensor, Tensor]:
         """Angles, radii and gains, the anchor's first."""
@@ -299,23 +302,23 @@ class _Bank:
         """Moments of the states."""
         return _Seen(past.T @ moments.past @ past, moments.cross @ past, moments.future)
 
-    def noisy(self, seen: _Seen, past: Tensor) -> _Seen:
+    def noisy(self, seen: _Seen, past: Tensor, shift: float) -> _Seen:
         """Moments as if the input had noise, and the level of each window were not known.
 
         Noise keeps responses smooth; shifts of a window and its future by one random constant
         make forecasts follow the level.
         """
-        level = past.sum(0)
+        level, variance = past.sum(0), shift * self.level
         return _Seen(
-            seen.past + self.noise * (past.T @ past) + self.shift * torch.outer(level, level),
-            seen.cross + self.shift * level,
-            seen.future + self.shift,
+            seen.past + self.noise * (past.T @ past) + variance * torch.outer(level, level),
+            seen.cross + variance * level,
+            seen.future + variance,
         )
 
     def errors(self, moments: _Moments, weights: Tensor, penalty: Penalty) -> Tensor:
         """Mean squared error of every step at the best amplitudes, which are held fixed."""
         waves = self.waves()
-        seen = self.noisy(self.seen(moments, waves.past), waves.past)
+        seen = self.noisy(self.seen(moments, waves.past), waves.past, penalty.shift)
         with torch.no_grad():
             amplitude = _amplitudes(waves.ahead, seen, weights, penalty)
         return _errors(_rows(waves.ahead, amplitude), seen)
@@ -327,7 +330,7 @@ class _Bank:
         blocks = [
             self.seen(_Moments(*block), waves.past) for block in zip(*moments[:3], strict=True)
         ]
-        penalties = [Penalty(size, persistent) for size in _SIZES]
+        penalties = [Penalty(size, persistent, shift) for shift in _SHIFTS for size in _SIZES]
         total = weights.new_zeros(len(penalties), len(weights))
         for own, weight, share in zip(blocks, moments.weight, _apart(moments), strict=True):
             rest = _Seen(
@@ -336,8 +339,13 @@ class _Bank:
                     for part in zip(*blocks, strict=True)
                 )
             )
-            normal = _normal_equations(waves.ahead, self.noisy(rest, waves.past), weights)
-            rows = (_rows(waves.ahead, normal.solve(penalty)) for penalty in penalties)
+            normal = {
+                shift: _normal_equations(
+                    waves.ahead, self.noisy(rest, waves.past, shift), weights
+                )
+                for shift in _SHIFTS
+            }
+            rows = (_rows(waves.ahead, normal[p.shift].solve(p)) for p in penalties)
             total += weight * torch.stack([_errors(own_rows, own) for own_rows in rows])
         best = int((total @ weights).argmin())
         return _Choice(penalties[best], total[best] / moments.weight.sum())
@@ -346,7 +354,7 @@ class _Bank:
     def result(self, moments: _Moments, weights: Tensor, chosen: _Choice) -> FittedResponses:
         """Return the groups at the best amplitudes."""
         waves = self.waves()
-        seen = self.noisy(self.seen(moments, waves.past), waves.past)
+        seen = self.noisy(self.seen(moments, waves.past), waves.past, chosen.penalty.shift)
         amplitude = _amplitudes(waves.ahead, seen, weights, chosen.penalty)
         return FittedResponses(*self.shape(), amplitude, chosen.errors)
 
