@@ -126,8 +126,8 @@ class SVAEForecaster(RegressorMixin, AheadMixin, InsideMixin):
     beta_warmup_steps, beta_annealing_steps : int, default=500
         Steps at ``beta_min`` and steps from there to ``beta``; shortened in a short fit.
     max_epochs : int or None, default=None
-        An epoch is 20 to 50 steps, about one look at the data. None: 1 after a start from moments
-        without networks, else 10.
+        An epoch is 20 to 50 steps, about one look at the data. None: 0 after a start from moments
+        without networks, which is a fit already; else 10.
     batch_size : int, default=4
         Windows per step, each of all variables.
     learning_rate : float, "auto" or None, default=None

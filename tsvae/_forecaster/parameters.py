@@ -55,7 +55,7 @@ PARAMETER_CONSTRAINTS: dict[str, Any] = {
     "beta_min": _NON_NEGATIVE,
     "beta_warmup_steps": _STEPS,
     "beta_annealing_steps": _STEPS,
-    "max_epochs": [*_POSITIVE_INT, None],
+    "max_epochs": [Interval(Integral, 0, None, closed="left"), None],
     "batch_size": _POSITIVE_INT,
     "learning_rate": [*_POSITIVE, StrOptions({"auto"}), None],
     "optimizer": [StrOptions({"adam", "adamw", "adafactor"})],

@@ -109,6 +109,8 @@ def fit_model(
     windows = config.batch_size
     steps = steps_per_epoch(data, sizes, windows)
     total = config.max_steps or config.max_epochs * steps
+    if not total:
+        return TrainingLog(stop_reason="max_epochs")
     if beta is not None:
         model.beta = schedule_beta(beta, total)
         config = replace(config, early_stopping_start=min(model.beta.complete_step, total))

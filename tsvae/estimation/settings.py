@@ -29,13 +29,13 @@ _TRAINING_SAMPLES = 4
 _LEAST_FITTED_DIM = 4  # an anchor and one more group
 
 
-# What training does where nothing is said: from a start fitted to moments it only polishes (larger
-# steps lose what the fit has found), from any other it does the work.
+# What training does where nothing is said: a start fitted to moments is the fit already (steps of
+# any size lost some of what it had found), from any other training does the work.
 _POLISH = {
     "elbo_weight": 0.0,
     "learning_rate": 1e-4,
     "natural_learning_rate": 1e-4,
-    "max_epochs": 1,
+    "max_epochs": 0,
 }
 _WORK = {"elbo_weight": 0.1, "learning_rate": 0.03, "natural_learning_rate": 0.1, "max_epochs": 10}
 

@@ -178,7 +178,7 @@ def fit_structured(
         log = train(data.without_last(held_back), config, beta)
         engine = _engine(model, scaler, design, sizes, params, widening)
         widening = measure_widening(engine, problem, held_back, sizes.horizon)
-        log = _finish(train, data, config, log)
+        log = _finish(train, data, config, log) if config.max_epochs else log
     else:
         log = train(data, config, beta)
     model.eval().requires_grad_(False)

@@ -23,7 +23,7 @@ _STRATEGY = re.compile(r"auto|ddp(_\w+)?")
 
 #: name -> (lowest value, is the lowest value itself allowed, must be an integer)
 _BOUNDS: dict[str, tuple[float, bool, bool]] = {
-    "max_epochs": (1, True, True),
+    "max_epochs": (0, True, True),
     "max_steps": (1, True, True),
     "batch_size": (1, True, True),
     "natural_learning_rate": (0.0, True, False),
