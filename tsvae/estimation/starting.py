@@ -20,7 +20,7 @@ from tsvae.estimation.building import (
     set_bank,
     start_model,
 )
-from tsvae.estimation.moments import measure_errors, window_moments
+from tsvae.estimation.moments import measure_errors, variable_weights, window_moments
 from tsvae.estimation.settings import Parameters, is_real, starts_fitted
 from tsvae.lds import LDSParameters
 from tsvae.models import SVAE
@@ -164,7 +164,8 @@ def fit_start(
     """
     season = min(int(np.ceil(max(periods, default=1.0))), int(lengths.max()) // _SHORT)
     horizon = max(sizes.horizon, season)
-    moments = window_moments(values, mask, lengths, spread.noise, sizes, horizon)
+    weight = variable_weights(lengths, spread.noise, sizes, horizon)
+    moments = window_moments(values, mask, lengths, weight, sizes, horizon)
     fitted = fit_responses(moments, with_slopes(roles), sizes.horizon)
     start = fitted_start(fitted)
     n_past = moments.past.shape[-1]
@@ -172,16 +173,15 @@ def fit_start(
     return Start(
         start.dynamics,
         start.bank,
-        _error_scale(errors, spread.noise),
+        _error_scale(errors, weight, spread.noise),
         start.noise_scale,
         max(float(mask.sum()), STRENGTH),
     )
 
 
-def _error_scale(errors: np.ndarray, spread: np.ndarray) -> np.ndarray:
+def _error_scale(errors: np.ndarray, weight: np.ndarray, spread: np.ndarray) -> np.ndarray:
     """Size of each variable's errors beside the pooled ones that the start has as variance."""
-    unit = float(np.exp(np.log(spread).mean()))
-    pooled = np.nanmean(errors * (unit / spread)[:, None], axis=0)
+    pooled = np.nanmean(errors * weight[:, None], axis=0)
     ratio = np.nanmean(errors / np.maximum(pooled, np.finfo(float).tiny), axis=1)
     floor = _LEAST_ERROR_SCALE * spread
     return np.where(np.isfinite(ratio), np.maximum(np.sqrt(np.abs(ratio)), floor), spread)
