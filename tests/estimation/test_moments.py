@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from tsvae import SVAEForecaster
-from tsvae.estimation.building import has_effect, resolve_sizes
+from tsvae.estimation.building import resolve_sizes
 from tsvae.estimation.moments import measure_errors, variable_weights, window_moments
+from tsvae.estimation.seasons import has_effect
 from tsvae.models.readout import linear_readout
 from tsvae.models.window_response import window_response
 

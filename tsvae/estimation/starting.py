@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tsvae.estimation.building import (
     STRENGTH,
@@ -14,13 +15,13 @@ from tsvae.estimation.building import (
     Spread,
     Start,
     detect_periods,
-    has_effect,
     measure_spread,
     ridge,
     set_bank,
     start_model,
 )
 from tsvae.estimation.moments import measure_errors, variable_weights, window_moments
+from tsvae.estimation.seasons import has_effect
 from tsvae.estimation.settings import Parameters, is_real, starts_fitted
 from tsvae.lds import LDSParameters
 from tsvae.models import SVAE
@@ -71,19 +72,18 @@ def build_at_start(
     settings: dict[str, Any],
     params: Parameters,
     fixed_seasons: bool,
-    tested: bool,
+    tested: NDArray[np.bool_] | None,
 ) -> SVAE:
     """Build the model where the data suggest to begin; ``settings`` take the noise level.
 
-    ``tested``: variables whose steps the inputs do not explain start without an effect of them.
+    ``tested``: inputs that must explain a variable's steps, or it starts without effect of any.
     """
     periods = [p for p in given_periods(panel, params) if p <= sizes.context]
     if not periods and isinstance(params["seasonal_periods"], str):  # "auto"
         periods = detect_periods(values, panel.mask, sizes.context)
     effects = None
     if inputs is not None and is_real(params):
-        waves_alone = fixed_seasons and tested
-        keep = has_effect(values, panel.mask, inputs) if waves_alone else None
+        keep = None if tested is None else has_effect(values, panel.mask, inputs[..., tested])
         effects = ridge(values, panel.mask, inputs, keep)
         values = np.where(panel.mask, values - inputs @ effects.T, 0.0)
     spread = measure_spread(values, panel.mask, sizes)
