@@ -34,7 +34,7 @@ from tsvae.training import BetaSchedule, Callback, TrainingConfig, TrainingLog
 
 __all__ = ["StructuredFit", "fit_structured"]
 
-_FEW_CYCLES = 30.0  # of a season: too few for states to learn it
+_FEW_CYCLES = 60.0  # of a season: too few for states to learn it
 _FILL_SHARE = 0.2  # of entries, hidden singly and in blocks each
 _FILL_BLOCKS = (4, 12, 24)
 _FILL_ENTRIES = 50_000  # of windows that filling gaps is learned on
