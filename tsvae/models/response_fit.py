@@ -340,9 +340,7 @@ class _Bank:
                 )
             )
             normal = {
-                shift: _normal_equations(
-                    waves.ahead, self.noisy(rest, waves.past, shift), weights
-                )
+                shift: _normal_equations(waves.ahead, self.noisy(rest, waves.past, shift), weights)
                 for shift in _SHIFTS
             }
             rows = (_rows(waves.ahead, normal[p.shift].solve(p)) for p in penalties)
