@@ -1,4 +1,4 @@
-"""How forecasts spread, measured on windows of the training rows or on rows held back."""
+"""How forecasts spread, measured on windows of the training rows."""
 
 from __future__ import annotations
 
@@ -9,30 +9,33 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from tsvae.estimation.building import Sizes
 from tsvae.estimation.engine import Engine
 from tsvae.estimation.reading import Problem
-from tsvae.estimation.spread import KNOTS, ForecastSpread, step_groups, window_sizes
+from tsvae.estimation.spread import (
+    KNOTS,
+    LOG_BOUND,
+    ForecastSpread,
+    monotone,
+    step_groups,
+    window_sizes,
+)
 from tsvae.panel import rolling_origins
 
-__all__ = ["fit_spread", "rows_to_hold_back"]
+__all__ = ["fit_spread"]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Int = NDArray[np.int64]
 
-_SHARE = 0.1  # of the rows held back
-_FEWEST_BLOCKS = 2  # horizons that the rows held back must hold
 _MOST_WINDOWS = 1000
 _MOST_ERRORS = 1_500_000
 _FEWEST_WINDOWS = 10  # independent ones, for a spread that follows them
 _N_BLOCKS = 10  # of time (or series), left out in turn
 _GAMMAS = np.linspace(0.0, 1.5, 61)
-_LOG_BOUND = np.log(4.0)
 _PRIOR_SHAPE = 20.0  # horizons behind the normal shape
 _PRIOR_SKEW = 100.0  # and behind a symmetric one
 _PRIOR_LEVEL = 20.0
-_LEAST_SLOPE = 0.05  # of a quantile function beside the normal one
+_LOG_NO_ERROR = np.log(1e-3)  # beside the model's scale: a constant variable
 _TINY = 1e-12
 
 
@@ -56,34 +59,6 @@ class Errors(NamedTuple):
     sizes: Array
     independent: float
     windows: float
-
-
-def rows_to_hold_back(lengths: Int, sizes: Sizes) -> int:
-    """Rows at the end of each series that calibration is measured on.
-
-    Parameters
-    ----------
-    lengths : ndarray (B,)
-    sizes : Sizes
-
-    Returns
-    -------
-    int
-        A tenth of the shortest series, at least two horizons; 0 if that would leave less than
-        two windows' worth of rows to learn from.
-
-    Examples
-    --------
-    >>> from tsvae.estimation.building import resolve_sizes
-    >>> rows_to_hold_back(np.array([8640]), resolve_sizes(8640, 512, 96))
-    864
-    >>> rows_to_hold_back(np.array([100]), resolve_sizes(100, 512, 24))
-    0
-    """
-    shortest = int(lengths.min())
-    rows = max(int(_SHARE * shortest), _FEWEST_BLOCKS * sizes.horizon)
-    enough = shortest - rows >= max(sizes.window, 4 * rows)
-    return rows if enough else 0
 
 
 def fit_spread(engine: Engine, problem: Problem) -> ForecastSpread:
@@ -165,7 +140,7 @@ def _fit_gamma(errors: Errors, centre: Array, groups: list[Int]) -> float:
     kept = np.concatenate([counts.sum(0)[None], counts.sum(0) - counts])
     losses = []
     for gamma in _GAMMAS:
-        log_factor = np.clip(gamma * distance, -_LOG_BOUND, _LOG_BOUND)[:, None]
+        log_factor = np.clip(gamma * distance, -LOG_BOUND, LOG_BOUND)[:, None]
         scaled = np.add.reduceat(total * np.exp(-log_factor), edges)
         scaled = np.concatenate([scaled.sum(0)[None], scaled.sum(0) - scaled])
         weight = np.add.reduceat(count * log_factor, edges).sum((1, 2))
@@ -186,11 +161,11 @@ def _fit_shape(spread: ForecastSpread, errors: Errors, groups: list[Int]) -> For
         seen, plain, own = errors.seen[:, group], errors.standardised[:, group], narrowed[:, group]
         count = seen.sum((0, 1))
         before, after = (np.log(_rms(part, count)) for part in (plain, own))
-        used = count > 0
+        used = (count > 0) & (before > _LOG_NO_ERROR)
         pooled = before[used].mean() if used.any() else 0.0
-        differ = np.where(used, before - pooled, 0.0)
-        levels.append(weight * differ + np.where(used, after - before, 0.0))
-        tables.append(_shape((own / _rms(own, count))[seen], errors.independent))
+        level = weight * (before - pooled) + after - before
+        levels.append(np.where(used, np.clip(level, -LOG_BOUND, LOG_BOUND), 0.0))
+        tables.append(_shape((own / _rms(own, count))[seen & used], errors.independent))
     return replace(spread, log_level=np.array(levels), table=np.array(tables))
 
 
@@ -206,12 +181,3 @@ def _shape(values: Array, independent: float) -> Array:
     symmetric, skew = (found - found[::-1]) / 2.0, (found + found[::-1]) / 2.0
     table = KNOTS + independent / (independent + _PRIOR_SHAPE) * (symmetric - KNOTS)
     return monotone(table + independent / (independent + _PRIOR_SKEW) * skew)
-
-
-def monotone(table: Array) -> Array:
-    """Table ``(..., Q)`` that increases from knot to knot and has both signs."""
-    rise = np.maximum(np.diff(table), _LEAST_SLOPE * np.diff(KNOTS))
-    start = np.minimum(table[..., :1], _LEAST_SLOPE * KNOTS[0])
-    table = np.concatenate([start, start + np.cumsum(rise, axis=-1)], axis=-1)
-    table[..., -1] = np.maximum(table[..., -1], _LEAST_SLOPE * KNOTS[-1])
-    return table

@@ -176,7 +176,7 @@ class Engine:
     def _margins(
         self, device: torch.device, chunk: Histories, horizon: int
     ) -> NormalPredictive | SamplePredictive:
-        """The model's own forecasts."""
+        """Forecast as the model does."""
         return on_cpu(
             forecast(
                 self.model,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 from tsvae.estimation.table import TablePredictive, map_scores
 from tsvae.models.predictive import NormalPredictive, SamplePredictive
 
-__all__ = ["KNOTS", "ForecastSpread", "step_groups", "window_sizes"]
+__all__ = ["KNOTS", "LOG_BOUND", "ForecastSpread", "monotone", "step_groups", "window_sizes"]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -26,11 +27,12 @@ KNOTS = ndtri(np.array([0.025, 0.05, *np.arange(0.1, 0.95, 0.1), 0.95, 0.975]))
 _MOST_GROUPS = 8
 _FEWEST_ENTRIES = 8  # of a window whose size is known
 _TINY = 1e-12
-_LOG_BOUND = np.log(4.0)
+LOG_BOUND = np.log(4.0)  # of the factor by which a window's scale differs
+_LEAST_SLOPE = 0.05  # of a quantile function beside the normal one
 
 
 def step_groups(horizon: int) -> list[NDArray[np.int64]]:
-    """Groups of steps ahead (0-based) that share a shape; longer ones further ahead.
+    """Group steps ahead (0-based) that share a shape; groups further ahead are longer.
 
     Examples
     --------
@@ -40,7 +42,7 @@ def step_groups(horizon: int) -> list[NDArray[np.int64]]:
     [array([0])]
     """
     edges = np.unique(np.round(np.geomspace(1, horizon + 1, _MOST_GROUPS + 1)).astype(np.int64))
-    return [np.arange(a, b) - 1 for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [np.arange(a, b) - 1 for a, b in pairwise(edges)]
 
 
 def window_sizes(values: Array, mask: Mask) -> Array:
@@ -101,7 +103,7 @@ class ForecastSpread:
     def factor(self, sizes: Array) -> Array:
         """Factor of the scale for windows of log sizes ``(N, F)``; within 1/4 and 4."""
         known = np.where(np.isfinite(sizes), sizes, self.centre)
-        return np.exp(np.clip(self.gamma * (known - self.centre), -_LOG_BOUND, _LOG_BOUND))
+        return np.exp(np.clip(self.gamma * (known - self.centre), -LOG_BOUND, LOG_BOUND))
 
     def shape(
         self, part: NormalPredictive | SamplePredictive, values: Array, mask: Mask
@@ -130,6 +132,13 @@ class ForecastSpread:
         scores = ((samples - margins.mean) / margins.scale).transpose(-1, -2)
         standard = map_scores(scores, torch.as_tensor(KNOTS).to(scores), ahead.table)
         return margins.mean + scale * standard.transpose(-1, -2)
+
+    def widened(self, steps: Array, factors: Array) -> ForecastSpread:
+        """Distances from the median times ``factors`` ``(L, Q)``, given at ``steps`` ``(L,)``."""
+        own = [np.interp(np.log(self.steps), np.log(steps), line) for line in factors.T]
+        middle = self.table[:, [len(KNOTS) // 2]]
+        table = monotone(middle + np.stack(own, axis=1) * (self.table - middle))
+        return replace(self, table=table)
 
     def _factor(self, values: Array, mask: Mask) -> Tensor:
         factor = self.factor(window_sizes(values, mask))
@@ -161,6 +170,15 @@ class ForecastSpread:
         arrays = ("centre", "steps", "log_level", "table")
         found = {name: np.asarray(data[name], dtype=float) for name in arrays}
         return cls(float(data["gamma"]), **found)
+
+
+def monotone(table: Array) -> Array:
+    """Table ``(..., Q)`` that increases from knot to knot and has both signs."""
+    rise = np.maximum(np.diff(table), _LEAST_SLOPE * np.diff(KNOTS))
+    start = np.minimum(table[..., :1], _LEAST_SLOPE * KNOTS[0])
+    table = np.concatenate([start, start + np.cumsum(rise, axis=-1)], axis=-1)
+    table[..., -1] = np.maximum(table[..., -1], _LEAST_SLOPE * KNOTS[-1])
+    return table
 
 
 def _rescale_ranks(samples: Tensor, table: Tensor) -> Tensor:

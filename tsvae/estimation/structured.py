@@ -14,6 +14,7 @@ from tsvae.estimation.calibration import fit_spread
 from tsvae.estimation.covariates import InputDesign
 from tsvae.estimation.engine import Engine
 from tsvae.estimation.fitting import TrainingData, fit_model
+from tsvae.estimation.held_back import measure_factors, rows_to_hold_back, without_last
 from tsvae.estimation.reading import Problem
 from tsvae.estimation.scaling import PanelScaler, Scaling, fit_scaler
 from tsvae.estimation.settings import (
@@ -104,7 +105,7 @@ class StructuredFit:
 def fit_structured(
     problem: Problem, params: Parameters, seed: int, callbacks: Sequence[Callback]
 ) -> StructuredFit:
-    """Scale, build, start and train.
+    """Scale, build, start and train; with ``calibrate`` on all but the last rows first.
 
     Parameters
     ----------
@@ -121,6 +122,20 @@ def fit_structured(
     panel = problem.target
     check_enough(panel)
     params = resolve_training(params, panel.n_features)
+    fitted = _fit_once(problem, params, seed, callbacks)
+    rows = rows_to_hold_back(panel.lengths, fitted.sizes) if _calibrates(params) else 0
+    if not rows:
+        return fitted
+    earlier = _fit_once(without_last(problem, rows), params, seed, ())
+    found = measure_factors(earlier.engine(params), problem, rows)
+    return replace(fitted, spread=fitted.spread.widened(found.steps, found.factors))
+
+
+def _fit_once(
+    problem: Problem, params: Parameters, seed: int, callbacks: Sequence[Callback]
+) -> StructuredFit:
+    """Fit to all rows of a problem."""
+    panel = problem.target
     scaler, values = _scale(panel, params)
     design = _design(problem, params)
     inputs = design.build(panel.index, panel.n_steps, problem.covariates)
@@ -207,6 +222,10 @@ def _holes(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         before[:, length:] = reach[:, :-length]
         holes |= reach > before
     return holes
+
+
+def _calibrates(params: Parameters) -> bool:
+    return bool(params["calibrate"]) and is_real(params) and not params["final_sigmoid"]
 
 
 def check_enough(panel: Panel) -> None:
