@@ -35,6 +35,7 @@ _GAMMAS = np.linspace(0.0, 1.5, 61)
 _PRIOR_SHAPE = 20.0  # horizons behind the normal shape
 _PRIOR_SKEW = 100.0  # and behind a symmetric one
 _PRIOR_LEVEL = 20.0
+_UPPER = -2  # knot of the level 0.95
 _LOG_NO_ERROR = np.log(1e-3)  # beside the model's scale: a constant variable
 _TINY = 1e-12
 
@@ -174,10 +175,13 @@ def _rms(values: Array, count: Int) -> Array:
 
 
 def _shape(values: Array, independent: float) -> Array:
-    """Quantiles at the knots, shrunk to normal ones, with mean 0."""
+    """Quantiles at the knots, shrunk to normal ones; a 90 % interval no narrower than theirs."""
     if not len(values):
         return KNOTS
     found = np.quantile(values, ndtr(KNOTS))
     symmetric, skew = (found - found[::-1]) / 2.0, (found + found[::-1]) / 2.0
     table = KNOTS + independent / (independent + _PRIOR_SHAPE) * (symmetric - KNOTS)
+    # Errors with heavy tails have most of their variance there: next to their standard deviation
+    # the rest is narrow, too narrow for rows that behave otherwise than the training rows.
+    table = table * max(1.0, KNOTS[_UPPER] / max(table[_UPPER], _TINY))
     return monotone(table + independent / (independent + _PRIOR_SKEW) * skew)
