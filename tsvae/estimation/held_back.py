@@ -24,7 +24,7 @@ Mask = NDArray[np.bool_]
 _SHARE = 0.1  # of the rows held back
 _FEWEST_BLOCKS = 2  # horizons that the rows held back must hold
 _OVERLAP = 8  # forecasts start so many times in a horizon
-_PRIOR = 4.0  # horizons behind a factor of 1
+_PRIOR = 10.0  # horizons behind a factor of 1
 _BOUNDS = (0.5, 4.0)
 _MIDDLE = len(KNOTS) // 2
 _TINY = 1e-12
@@ -79,7 +79,7 @@ def measure_factors(engine: Engine, problem: Problem, rows: int) -> HeldBack:
 
     An error is measured beside the distance of the interval's bound from the median on the side
     of the truth. Scores are pooled over series and variables; forecasts that overlap do not count
-    as further evidence. Factors are shrunk to 1 by the weight of a few horizons.
+    as further evidence. Factors are shrunk to 1 by the weight of ten horizons.
 
     Parameters
     ----------
@@ -104,28 +104,30 @@ def measure_factors(engine: Engine, problem: Problem, rows: int) -> HeldBack:
     values = engine.scaler.forward(panel.values, panel.mask, panel.variables)
     at = (series[:, None], ends[:, None] + np.arange(horizon))
     seen = panel.mask[at] & np.asarray(histories.mask.any(axis=1))[:, None]
-    independent = rows / horizon * panel.n_series * panel.n_features**0.5
+    horizons = rows / horizon * panel.n_series
     groups = step_groups(horizon)
     factors = [
-        _group_factors(values[at][:, group], bounds[:, group], seen[:, group], independent)
+        _group_factors(values[at][:, group], bounds[:, group], seen[:, group], horizons)
         for group in groups
     ]
     steps = np.array([np.exp(np.log(group + 1.0).mean()) for group in groups])
     return HeldBack(steps, np.array(factors))
 
 
-def _group_factors(values: Array, bounds: Array, seen: Mask, independent: float) -> Array:
+def _group_factors(values: Array, bounds: Array, seen: Mask, horizons: float) -> Array:
     """Factors ``(Q,)``, alike on both sides, from truth (N, h, F) and quantiles (N, h, F, Q)."""
     factors = np.ones(len(KNOTS))
     if not seen.any():
         return factors
     distance = values[seen] - bounds[seen][:, _MIDDLE]
     widths = np.maximum(np.abs(bounds[seen] - bounds[seen][:, [_MIDDLE]]), _TINY)
-    weight = independent / (independent + _PRIOR)
+    n_features = values.shape[-1]
+    evidence = horizons * n_features**0.5
+    weight = evidence / (evidence + _PRIOR)
     for knot in range(_MIDDLE + 1, len(KNOTS)):
         width = np.where(distance > 0, widths[:, knot], widths[:, -1 - knot])
         coverage = 2.0 * float(ndtr(KNOTS[knot])) - 1.0
-        found = conformal_quantile(np.abs(distance) / width, coverage, independent)
+        found = conformal_quantile(np.abs(distance) / width, coverage, horizons * n_features)
         factor = np.clip(found, *_BOUNDS) ** weight
         factors[[knot, -1 - knot]] = factor
     return factors

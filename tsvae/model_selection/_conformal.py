@@ -58,7 +58,7 @@ def rescale_by_past(
     """
     out = quantiles.copy()
     middle = int(np.argmin(np.abs(np.asarray(levels) - 0.5)))
-    horizon, width = quantiles.shape[2], quantiles.shape[1] * quantiles.shape[3] ** 0.5
+    _, n_series, horizon, n_features, _ = quantiles.shape
     for group in np.array_split(np.arange(horizon), min(_GROUPS, horizon)):
         scores = _scores(quantiles[:, :, group], observed[:, :, group], levels, middle)
         seen = mask[:, :, group] & np.isfinite(scores).all(-1)
@@ -68,8 +68,11 @@ def rescale_by_past(
             if len(known) < _FEWEST_ORIGINS or not seen[known].any():
                 continue
             span = float(origins[known[-1]] - origins[known[0]]) / reach
-            independent = width * min(len(known), span + 1.0)
-            factor = _factors(scores[known][seen[known]], levels, middle, independent)
+            known_horizons = n_series * min(len(known), span + 1.0)
+            evidence = known_horizons * n_features**0.5
+            weight = evidence / (evidence + _PRIOR)
+            past = scores[known][seen[known]]
+            factor = _factors(past, levels, middle, known_horizons * n_features) ** weight
             own = quantiles[number][:, group]
             median = own[..., [middle]]
             out[number][:, group] = median + factor * (own - median)
@@ -92,11 +95,10 @@ def _scores(quantiles: Float, observed: Float, levels: Sequence[float], middle: 
 
 def _factors(scores: Float, levels: Sequence[float], middle: int, independent: float) -> Float:
     """Factor of each level from scores ``(n, Q)``."""
-    weight = independent / (independent + _PRIOR)
     factors = np.ones(len(levels))
     for place, level in enumerate(levels):
         coverage = abs(2.0 * level - 1.0)
         if place != middle and coverage:
             found = conformal_quantile(scores[:, place], coverage, independent)
-            factors[place] = np.clip(found, *_BOUNDS) ** weight
+            factors[place] = np.clip(found, *_BOUNDS)
     return factors
