@@ -28,7 +28,8 @@ Mask = NDArray[np.bool_]
 Int = NDArray[np.int64]
 
 _MOST_WINDOWS = 1000
-_MOST_ERRORS = 1_500_000
+_MOST_ENTRIES = 20_000_000  # of their histories
+_AHEAD = 12  # entries of a history that cost as much as one of a forecast
 _FEWEST_WINDOWS = 10  # independent ones, for a spread that follows them
 _N_BLOCKS = 10  # of time (or series), left out in turn
 _GAMMAS = np.linspace(0.0, 1.5, 61)
@@ -95,7 +96,8 @@ def fit_spread(engine: Engine, problem: Problem) -> ForecastSpread:
 def _training_errors(engine: Engine, problem: Problem) -> Errors | None:
     """Errors on windows that divide the data evenly; None if no window has any."""
     panel, sizes = problem.target, engine.sizes
-    at_most = max(1, min(_MOST_WINDOWS, _MOST_ERRORS // (sizes.horizon * panel.n_features)))
+    entries = _MOST_ENTRIES // (panel.n_features * max(sizes.context, _AHEAD * sizes.horizon))
+    at_most = int(np.clip(entries, 1, _MOST_WINDOWS))
     long = panel.lengths.max() >= 2 * sizes.window
     least = sizes.context if long else sizes.min_history
     starts = np.maximum(panel.lengths - sizes.horizon - least + 1, 0).sum()
