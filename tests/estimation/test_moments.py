@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from tsvae import SVAEForecaster
-from tsvae.estimation.building import has_effect, resolve_sizes
-from tsvae.estimation.moments import measure_errors, window_moments
+from tsvae.estimation.building import resolve_sizes
+from tsvae.estimation.moments import measure_errors, variable_weights, window_moments
+from tsvae.estimation.seasons import has_effect
 from tsvae.models.readout import linear_readout
 from tsvae.models.window_response import window_response
 
@@ -43,18 +44,57 @@ def windows(values, mask, sizes, horizon, origins):
 def test_moments_by_a_loop(missing):
     values, mask = panel_of(missing=missing)
     sizes = resolve_sizes(120, 20, 4)
-    scale = np.array([0.5, 2.0])
-    moments = window_moments(values, mask, np.array([120]), scale, sizes, 4)
+    weight = np.array([2.0, 0.5])
+    moments = window_moments(values, mask, np.array([120]), weight, sizes, 4)
     length = moments.past.shape[-1]
     blocks = np.array_split(np.arange(length, 117), 8)
     for block in (0, 5):
-        sums, counts = np.zeros((4, length)), np.zeros((4, length))
+        names = ("cross", "past", "future", "last")
+        shapes = ((4, length), (length,), (4,), ())
+        sums = {k: np.zeros(n) for k, n in zip(names, shapes, strict=True)}
+        counts = {k: np.zeros(n) for k, n in zip(names, shapes, strict=True)}
         for f, past, seen, future, known in windows(values, mask, sizes, 4, blocks[block]):
-            sums += np.outer(future, past) / scale[f]
-            counts += np.outer(known, seen)
-        known = counts > 0
-        found = moments.cross[block].numpy()
-        np.testing.assert_allclose(found[known], (sums / counts.clip(1))[known], atol=1e-4)
+            last = past[np.flatnonzero(seen)[-1]]
+            x, y = (past - last) * seen, (future - last) * known
+            parts = (np.outer(y, x), x * last, y * last, last**2)
+            entries = (np.outer(known, seen), seen, known, 1.0)
+            for name, part, entry in zip(names, parts, entries, strict=True):
+                sums[name] += weight[f] * part
+                counts[name] += entry
+        mean = {name: sums[name] / np.maximum(counts[name], 1) for name in names}
+        expected = mean["cross"] + mean["past"] + mean["future"][:, None] + mean["last"]
+        known = counts["cross"] > 0
+        np.testing.assert_allclose(
+            moments.cross[block].numpy()[known], expected[known], rtol=1e-4, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("missing", [0.05, 0.2])
+def test_gaps_in_a_trend_leave_its_errors_small(missing):
+    # Moments of pairs of large values, each over other windows, differ by more than the errors.
+    rng = np.random.default_rng(0)
+    values = (0.5 * np.arange(300.0) + rng.normal(size=300))[None, :, None]
+    mask = rng.random(values.shape) >= missing
+    sizes = resolve_sizes(300, 40, 3)
+    moments = window_moments(
+        np.where(mask, values, 0.0), mask, np.array([300]), np.ones(1), sizes, 3
+    )
+    persist = torch.zeros(3, moments.past.shape[-1], dtype=torch.float64)
+    persist[:, -1] = 1.0
+    pooled = moments.double().pooled(torch.ones(8, dtype=torch.bool))
+    errors = ((persist @ pooled.past) * persist).sum(1)
+    errors = errors - 2.0 * (persist * pooled.cross).sum(1) + pooled.future
+    expected = 2.0 + (0.5 * np.arange(1, 4)) ** 2
+    assert (errors.numpy() < 2.0 * expected).all()
+    assert (errors.numpy() > 0.5 * expected).all()
+
+
+def test_variables_count_alike_where_data_are_many():
+    sizes = resolve_sizes(1000, 20, 4)
+    scale = np.array([0.5, 2.0])
+    np.testing.assert_array_equal(variable_weights(np.array([1000]), scale, sizes, 4), 1.0)
+    few = variable_weights(np.array([60]), scale, sizes, 4)
+    np.testing.assert_allclose(few, [2.0, 0.5])
 
 
 def test_moments_of_gaps_are_positive():

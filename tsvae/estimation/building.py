@@ -16,7 +16,6 @@ from tsvae.models.start import (
     FilterBank,
     filter_bank,
     rotation_start,
-    seasonal_angles,
     state_roles,
 )
 from tsvae.nn.special import inverse_softplus
@@ -26,8 +25,6 @@ __all__ = [
     "Spread",
     "Start",
     "detect_periods",
-    "fixed_angles",
-    "has_effect",
     "measure_spread",
     "resolve_sizes",
     "ridge",
@@ -42,7 +39,6 @@ MAX_CHANNELS = 32
 _N_PEAKS = 4
 _ROUNDING = 1e-9  # what is smaller, beside the data, is not movement
 _N_WINDOWS = 16
-_N_FIXED = 12  # seasonal waves with a fixed pattern at most
 _TINY = 1e-8
 _PEAK_RATIO = 8.0
 _RIDGE = 1.0
@@ -280,48 +276,6 @@ def set_bank(model: SVAE, bank: FilterBank) -> None:
     decoder.emission_matrix.copy_(bank.emission[None])
 
 
-def has_effect(values: Array, mask: NDArray[np.bool_], inputs: Array) -> NDArray[np.bool_]:
-    """Whether inputs explain the steps of each variable better than chance would (BIC).
-
-    Steps, not values: a random walk seems to follow any slow input.
-
-    Parameters
-    ----------
-    values, mask : ndarray (B, T, F)
-    inputs : ndarray (B, T, U)
-
-    Returns
-    -------
-    bool ndarray (F,)
-
-    References
-    ----------
-    Granger & Newbold 1974, J. Econometrics 2(2) (spurious regressions).
-
-    Examples
-    --------
-    >>> t = np.arange(60.0)[None, :, None]
-    >>> wave, walk = np.sin(t), np.random.default_rng(0).normal(size=t.shape).cumsum(1)
-    >>> values = np.concatenate([wave + 0.1 * walk, walk], axis=-1)
-    >>> has_effect(values, np.ones_like(values, bool), wave)
-    array([ True, False])
-    """
-    both = mask[:, 1:] & mask[:, :-1]
-    steps, moves = np.diff(values, axis=1), np.diff(inputs, axis=1)
-    found = np.zeros(values.shape[-1], dtype=bool)
-    for f in range(values.shape[-1]):
-        seen = both[..., f]
-        rows, target = moves[seen], steps[..., f][seen]
-        if len(target) <= rows.shape[1] + 1 or not np.ptp(target):
-            continue
-        target = target - target.mean()
-        fitted, _, rank, _ = np.linalg.lstsq(rows - rows.mean(0), target, rcond=1e-8)
-        left = np.square(target - (rows - rows.mean(0)) @ fitted).sum()
-        gain = np.log(np.square(target).sum() / max(left, np.finfo(float).tiny))
-        found[f] = len(target) * gain > rank * np.log(len(target))
-    return found
-
-
 def ridge(
     values: Array,
     mask: NDArray[np.bool_],
@@ -355,27 +309,3 @@ def ridge(
         rows, target = design[mask[..., f]], values[..., f][mask[..., f]]
         matrix[f] = np.linalg.solve(rows.T @ rows + penalty, rows.T @ target)[:n_inputs]
     return matrix
-
-
-def fixed_angles(periods: list[float], n_steps: int, most_cycles: float = np.inf) -> list[float]:
-    """Angular frequencies of a fixed seasonal pattern that the data can tell.
-
-    Parameters
-    ----------
-    periods : list of float
-    n_steps : int
-        Rows of the longest series; a period must fit in twice.
-    most_cycles : float, default=inf
-        A period that the data hold more often is left to the states.
-
-    Returns
-    -------
-    list of float
-        Radians per step; no two closer than the data can resolve.
-    """
-    known = [period for period in periods if 2.0 <= n_steps / period <= most_cycles]
-    kept: list[float] = []
-    for angle in seasonal_angles(known, longest=n_steps / 2.0)[:_N_FIXED]:
-        if all(abs(angle - other) > 2.0 * np.pi / n_steps for other in kept):
-            kept.append(angle)
-    return kept

@@ -12,7 +12,7 @@ from torch import Tensor
 from tsvae.estimation.building import Sizes
 from tsvae.models.response_fit import WindowMoments
 
-__all__ = ["measure_errors", "window_moments"]
+__all__ = ["measure_errors", "variable_weights", "window_moments"]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -20,6 +20,7 @@ Mask = NDArray[np.bool_]
 _N_BLOCKS = 8
 _OPERATIONS = 2e10  # multiplications that may be spent: about a second
 _WINDOWS_AT_ONCE = 4096
+_FEW_WINDOWS = 5.0  # histories with futures, side by side
 _FEW_GAPS = 0.1  # share of entries up to which straight lines do less harm than pairs
 
 
@@ -38,7 +39,7 @@ def window_moments(
     values: Array,
     mask: Mask,
     lengths: NDArray[np.int64],
-    scale: Array,
+    weight: Array,
     sizes: Sizes,
     horizon: int,
 ) -> WindowMoments:
@@ -54,9 +55,8 @@ def window_moments(
         Model units, 0 where missing.
     mask : bool ndarray (B, T, F)
     lengths : ndarray (B,)
-    scale : ndarray (F,)
-        Spread of each variable inside a window. Variables count by its inverse: halfway between
-        one weight for all and one relative error for all.
+    weight : ndarray (F,)
+        Of each variable's squares, see :func:`variable_weights`.
     sizes : Sizes
     horizon : int
         H, steps ahead.
@@ -68,8 +68,7 @@ def window_moments(
     length = _past_rows(sizes)
     starts = _origins(lengths, sizes, horizon)
     stride = _stride(sum(len(s) for s in starts) * values.shape[-1], length, horizon)
-    unit = float(np.exp(np.log(scale).mean()))
-    weight = torch.as_tensor(np.sqrt(unit / scale), dtype=torch.float32)
+    by_variable = torch.as_tensor(np.sqrt(weight), dtype=torch.float32)
     sums = [_Sums(length, horizon) for _ in range(_N_BLOCKS)]
     bridged = _bridged(values, mask, lengths)
     for series, origins in enumerate(starts):
@@ -78,9 +77,32 @@ def window_moments(
                 windows = _cut(
                     values[series], mask[series], some, length, horizon, sizes, bridged[series]
                 )
-                sums[block].add(windows, weight[windows.variable])
+                sums[block].add(windows, by_variable[windows.variable])
     spacing = max(1.0, max((len(s) for s in starts), default=1) / _N_BLOCKS)
     return _finish(sums, int(np.ceil(horizon / spacing)))
+
+
+def variable_weights(lengths: NDArray[np.int64], scale: Array, sizes: Sizes, horizon: int) -> Array:
+    """Weight of each variable's squared errors.
+
+    Parameters
+    ----------
+    lengths : ndarray (B,)
+    scale : ndarray (F,)
+        Short-term movement of each variable.
+    sizes : Sizes
+    horizon : int
+
+    Returns
+    -------
+    ndarray (F,)
+        1 for all; by the inverse of ``scale`` where data hold few windows, so that one restless
+        variable does not decide for all: halfway to one relative error for all.
+    """
+    if int(lengths.sum()) >= _FEW_WINDOWS * (_past_rows(sizes) + horizon):
+        return np.ones_like(scale)
+    weight: Array = np.exp(np.log(scale).mean()) / scale
+    return weight
 
 
 def measure_errors(

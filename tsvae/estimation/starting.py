@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tsvae.estimation.building import (
     STRENGTH,
@@ -14,13 +15,13 @@ from tsvae.estimation.building import (
     Spread,
     Start,
     detect_periods,
-    has_effect,
     measure_spread,
     ridge,
     set_bank,
     start_model,
 )
-from tsvae.estimation.moments import measure_errors, window_moments
+from tsvae.estimation.moments import measure_errors, variable_weights, window_moments
+from tsvae.estimation.seasons import has_effect
 from tsvae.estimation.settings import Parameters, is_real, starts_fitted
 from tsvae.lds import LDSParameters
 from tsvae.models import SVAE
@@ -71,19 +72,18 @@ def build_at_start(
     settings: dict[str, Any],
     params: Parameters,
     fixed_seasons: bool,
-    tested: bool,
+    tested: NDArray[np.bool_] | None,
 ) -> SVAE:
     """Build the model where the data suggest to begin; ``settings`` take the noise level.
 
-    ``tested``: variables whose steps the inputs do not explain start without an effect of them.
+    ``tested``: inputs that must explain a variable's steps, or it starts without effect of any.
     """
     periods = [p for p in given_periods(panel, params) if p <= sizes.context]
     if not periods and isinstance(params["seasonal_periods"], str):  # "auto"
         periods = detect_periods(values, panel.mask, sizes.context)
     effects = None
     if inputs is not None and is_real(params):
-        waves_alone = fixed_seasons and tested
-        keep = has_effect(values, panel.mask, inputs) if waves_alone else None
+        keep = None if tested is None else has_effect(values, panel.mask, inputs[..., tested])
         effects = ridge(values, panel.mask, inputs, keep)
         values = np.where(panel.mask, values - inputs @ effects.T, 0.0)
     spread = measure_spread(values, panel.mask, sizes)
@@ -164,7 +164,8 @@ def fit_start(
     """
     season = min(int(np.ceil(max(periods, default=1.0))), int(lengths.max()) // _SHORT)
     horizon = max(sizes.horizon, season)
-    moments = window_moments(values, mask, lengths, spread.noise, sizes, horizon)
+    weight = variable_weights(lengths, spread.noise, sizes, horizon)
+    moments = window_moments(values, mask, lengths, weight, sizes, horizon)
     fitted = fit_responses(moments, with_slopes(roles), sizes.horizon)
     start = fitted_start(fitted)
     n_past = moments.past.shape[-1]
@@ -172,16 +173,15 @@ def fit_start(
     return Start(
         start.dynamics,
         start.bank,
-        _error_scale(errors, spread.noise),
+        _error_scale(errors, weight, spread.noise),
         start.noise_scale,
         max(float(mask.sum()), STRENGTH),
     )
 
 
-def _error_scale(errors: np.ndarray, spread: np.ndarray) -> np.ndarray:
+def _error_scale(errors: np.ndarray, weight: np.ndarray, spread: np.ndarray) -> np.ndarray:
     """Size of each variable's errors beside the pooled ones that the start has as variance."""
-    unit = float(np.exp(np.log(spread).mean()))
-    pooled = np.nanmean(errors * (unit / spread)[:, None], axis=0)
+    pooled = np.nanmean(errors * weight[:, None], axis=0)
     ratio = np.nanmean(errors / np.maximum(pooled, np.finfo(float).tiny), axis=1)
     floor = _LEAST_ERROR_SCALE * spread
     return np.where(np.isfinite(ratio), np.maximum(np.sqrt(np.abs(ratio)), floor), spread)

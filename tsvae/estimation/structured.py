@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tsvae.estimation.building import Sizes, fixed_angles, resolve_sizes
+from tsvae.estimation.building import Sizes, resolve_sizes
 from tsvae.estimation.calibration import fit_spread
 from tsvae.estimation.covariates import InputDesign
 from tsvae.estimation.engine import Engine
@@ -17,6 +17,7 @@ from tsvae.estimation.fitting import TrainingData, fit_model
 from tsvae.estimation.held_back import measure_factors, rows_to_hold_back, without_last
 from tsvae.estimation.reading import Problem
 from tsvae.estimation.scaling import PanelScaler, Scaling, fit_scaler
+from tsvae.estimation.seasons import fixed_angles, seldom_seen
 from tsvae.estimation.settings import (
     Parameters,
     augmentation_of,
@@ -35,7 +36,7 @@ from tsvae.training import BetaSchedule, Callback, TrainingLog
 
 __all__ = ["StructuredFit", "fit_structured"]
 
-_FEW_CYCLES = 30.0  # of a season: too few for states to learn it
+_FEW_CYCLES = 60.0  # of a season: too few for states to learn it
 _FILL_SHARE = 0.2  # of entries, hidden singly and in blocks each
 _FILL_BLOCKS = (4, 12, 24)
 _FILL_ENTRIES = 50_000  # of windows that filling gaps is learned on
@@ -151,7 +152,7 @@ def _fit_once(
         settings,
         params,
         bool(design.angles),
-        tested=params["seasonal_effect"] == "auto" and design.n_inputs == 2 * len(design.angles),
+        _tested(problem.target, design, params),
     )
     beta = BetaSchedule(
         params["beta_min"],
@@ -278,6 +279,16 @@ def _design(problem: Problem, params: Parameters) -> InputDesign:
         periods = given_periods(problem.target, params)
         angles = tuple(fixed_angles(periods, problem.target.n_steps, most))
     return InputDesign(scaler, names, angles, index.clock if angles else None)
+
+
+def _tested(panel: Panel, design: InputDesign, params: Parameters) -> np.ndarray | None:
+    """Waves that decide whether a variable has a fixed pattern; None: it is not asked."""
+    waves_alone = design.angles and design.n_inputs == 2 * len(design.angles)
+    if params["seasonal_effect"] != "auto" or not waves_alone:
+        return None
+    periods = given_periods(panel, params)
+    seldom = seldom_seen(list(design.angles), periods, panel.n_steps, _FEW_CYCLES)
+    return np.tile(seldom, 2) if seldom.any() else None
 
 
 def _kept(problem: Problem, sizes: Sizes) -> Problem:

@@ -63,7 +63,9 @@ class StateRoles(NamedTuple):
     free: Tensor
 
 
-def seasonal_angles(periods: Sequence[float], longest: float) -> list[float]:
+def seasonal_angles(
+    periods: Sequence[float], longest: float, n_harmonics: int = _N_HARMONICS
+) -> list[float]:
     """Angular frequencies of seasonal periods and their harmonics, in order of importance.
 
     Harmonics of one order come before those of the next; those shorter than two steps, longer
@@ -75,6 +77,7 @@ def seasonal_angles(periods: Sequence[float], longest: float) -> list[float]:
         In steps.
     longest : float
         Longest period that the data can show.
+    n_harmonics : int, default=6
 
     Returns
     -------
@@ -87,7 +90,7 @@ def seasonal_angles(periods: Sequence[float], longest: float) -> list[float]:
     [12.0, 6.0, 4.0, 3.0, 2.4, 2.0]
     """
     angles: list[float] = []
-    for order in range(1, _N_HARMONICS + 1):
+    for order in range(1, n_harmonics + 1):
         for period in periods:
             length = period / order
             angle = 2.0 * math.pi / length

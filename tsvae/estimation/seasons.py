@@ -1,0 +1,117 @@
+"""Fixed seasonal patterns: which waves, and whether data follow them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsvae.models.start import seasonal_angles
+
+__all__ = ["fixed_angles", "has_effect", "seldom_seen"]
+
+Array = NDArray[np.float64]
+
+_MOST_WAVES = 60
+_FEW_WAVES = 12  # that short data may have, too
+_ROWS_PER_WAVE = 20
+_SAME = 0.02  # of a turn per period: a harmonic of it
+
+
+def fixed_angles(periods: list[float], n_steps: int, most_cycles: float = np.inf) -> list[float]:
+    """Angular frequencies of a fixed seasonal pattern that the data can tell.
+
+    Parameters
+    ----------
+    periods : list of float
+    n_steps : int
+        Rows of the longest series; a period must fit in twice.
+    most_cycles : float, default=inf
+        A period that the data hold more often is left to the states.
+
+    Returns
+    -------
+    list of float
+        Radians per step; no two closer than the data can resolve. At most one wave for 20 rows
+        (but 12) and 60 in all.
+    """
+    known = [period for period in periods if 2.0 <= n_steps / period <= most_cycles]
+    kept: list[float] = []
+    most_waves = int(np.clip(n_steps / _ROWS_PER_WAVE, _FEW_WAVES, _MOST_WAVES))
+    found = seasonal_angles(known, longest=n_steps / 2.0, n_harmonics=_MOST_WAVES)
+    for angle in found[:most_waves]:
+        if all(abs(angle - other) > 2.0 * np.pi / n_steps for other in kept):
+            kept.append(angle)
+    return kept
+
+
+def seldom_seen(
+    angles: list[float], periods: list[float], n_steps: int, most_cycles: float
+) -> NDArray[np.bool_]:
+    """Say which waves belong to no period that the data hold often.
+
+    Parameters
+    ----------
+    angles : list of float
+        Radians per step.
+    periods : list of float
+    n_steps : int
+    most_cycles : float
+        A period that the data hold more often is often seen.
+
+    Returns
+    -------
+    bool ndarray (len(angles),)
+        False for harmonics of such a period: a day's waves are harmonics of the week, too, and say
+        nothing of whether there is a week.
+
+    Examples
+    --------
+    >>> angles = fixed_angles([168.0], 2000)
+    >>> seldom_seen(angles, [24.0, 168.0], 2000, 30)[:8].tolist()
+    [True, True, True, True, True, True, False, True]
+    """
+    often = [period for period in periods if n_steps / period > most_cycles]
+    turns = np.outer(angles, often) / (2.0 * np.pi)
+    return np.asarray((np.abs(turns - turns.round()) > _SAME).all(axis=1), dtype=bool)
+
+
+def has_effect(values: Array, mask: NDArray[np.bool_], inputs: Array) -> NDArray[np.bool_]:
+    """Whether inputs explain the steps of each variable better than chance would (BIC).
+
+    Steps, not values: a random walk seems to follow any slow input.
+
+    Parameters
+    ----------
+    values, mask : ndarray (B, T, F)
+    inputs : ndarray (B, T, U)
+
+    Returns
+    -------
+    bool ndarray (F,)
+
+    References
+    ----------
+    Granger & Newbold 1974, J. Econometrics 2(2) (spurious regressions).
+
+    Examples
+    --------
+    >>> t = np.arange(60.0)[None, :, None]
+    >>> wave, walk = np.sin(t), np.random.default_rng(0).normal(size=t.shape).cumsum(1)
+    >>> values = np.concatenate([wave + 0.1 * walk, walk], axis=-1)
+    >>> has_effect(values, np.ones_like(values, bool), wave)
+    array([ True, False])
+    """
+    both = mask[:, 1:] & mask[:, :-1]
+    steps, moves = np.diff(values, axis=1), np.diff(inputs, axis=1)
+    found = np.zeros(values.shape[-1], dtype=bool)
+    for f in range(values.shape[-1]):
+        seen = both[..., f]
+        rows, target = moves[seen], steps[..., f][seen]
+        if len(target) <= rows.shape[1] + 1 or not np.ptp(target):
+            continue
+        target = target - target.mean()
+        fitted, _, rank, _ = np.linalg.lstsq(rows - rows.mean(0), target, rcond=1e-8)
+        left = np.square(target - (rows - rows.mean(0)) @ fitted).sum()
+        gain = np.log(np.square(target).sum() / max(left, np.finfo(float).tiny))
+        found[f] = len(target) * gain > rank * np.log(len(target))
+    return found
