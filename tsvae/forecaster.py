@@ -151,9 +151,9 @@ class SVAEForecaster(RegressorMixin, AheadMixin, InsideMixin):
         learned from, too, which helps more with linear paths. Data too short to spare a horizon
         are used whole.
     calibrate : bool, default=False
-        Hold the last tenth of the rows back first, measure on them how much wider forecasts must
-        be than the training rows suggest, then go on with all rows for 30 % more epochs. Data too
-        short for that are used whole.
+        Fit twice: first on all but the last tenth of the rows, to measure on them how wide
+        intervals must be (conformal factors for each level and group of steps), then on all rows.
+        Data too short for that are used whole.
     max_time : float or None, default=None
         Seconds after which training ends in good order.
     device : str, default="auto"

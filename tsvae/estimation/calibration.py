@@ -1,87 +1,189 @@
-"""How much wider forecasts must be than the training data suggest."""
+"""How forecasts spread, measured on windows of the training rows."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
-from tsvae.estimation.building import Sizes
 from tsvae.estimation.engine import Engine
 from tsvae.estimation.reading import Problem
+from tsvae.estimation.spread import (
+    KNOTS,
+    LOG_BOUND,
+    ForecastSpread,
+    monotone,
+    step_groups,
+    window_sizes,
+)
+from tsvae.panel import rolling_origins
 
-__all__ = ["measure_widening", "rows_to_hold_back"]
+__all__ = ["fit_spread"]
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Int = NDArray[np.int64]
 
-_SHARE = 0.1  # of the rows held back
-_FEWEST_BLOCKS = 2  # horizons that the rows held back must hold
-_PRIOR_BLOCKS = 1.0  # weight of "no widening", in horizons
-_BOUNDS = (1.0, 2.0)
+_MOST_WINDOWS = 1000
+_MOST_ENTRIES = 20_000_000  # of their histories
+_AHEAD = 12  # entries of a history that cost as much as one of a forecast
+_FEWEST_WINDOWS = 10  # independent ones, for a spread that follows them
+_N_BLOCKS = 10  # of time (or series), left out in turn
+_GAMMAS = np.linspace(0.0, 1.5, 61)
+_PRIOR_SHAPE = 20.0  # horizons behind the normal shape
+_PRIOR_SKEW = 100.0  # and behind a symmetric one
+_PRIOR_LEVEL = 20.0
+_UPPER = -2  # knot of the level 0.95
+_LOG_NO_ERROR = np.log(1e-3)  # beside the model's scale: a constant variable
+_TINY = 1e-12
 
 
-def rows_to_hold_back(lengths: NDArray[np.int64], sizes: Sizes) -> int:
-    """Rows at the end of each series that calibration is measured on.
+class Errors(NamedTuple):
+    """Forecast errors of training windows (N), in units of the model's scale.
 
-    Parameters
+    Attributes
     ----------
-    lengths : ndarray (B,)
-    sizes : Sizes
-
-    Returns
-    -------
-    int
-        A tenth of the shortest series, at least two horizons; 0 if that would leave less than
-        two windows' worth of rows to learn from.
-
-    Examples
-    --------
-    >>> from tsvae.estimation.building import resolve_sizes
-    >>> rows_to_hold_back(np.array([8640]), resolve_sizes(8640, 512, 96))
-    864
-    >>> rows_to_hold_back(np.array([100]), resolve_sizes(100, 512, 24))
-    0
+    standardised : ndarray (N, H, F)
+    seen : bool ndarray (N, H, F)
+    sizes : ndarray (N, F)
+        Log standard deviation of each window; NaN if unknown.
+    independent : float
+        Horizons that the data make up; variables count by the root of their number.
+    windows : float
+        The same for windows with their history.
     """
-    shortest = int(lengths.min())
-    rows = max(int(_SHARE * shortest), _FEWEST_BLOCKS * sizes.horizon)
-    enough = shortest - rows >= max(sizes.window, 4 * rows)
-    return rows if enough else 0
+
+    standardised: Array
+    seen: Mask
+    sizes: Array
+    independent: float
+    windows: float
 
 
-def measure_widening(engine: Engine, problem: Problem, rows: int, horizon: int) -> Array:
-    """Root mean square of standardised forecast errors on the last rows of every series.
+def fit_spread(engine: Engine, problem: Problem) -> ForecastSpread:
+    """Fit how forecasts spread to the errors of training windows.
 
-    Forecasts start every half horizon inside the rows held back, so that all lie after what the
-    model has learned from. The mean is taken over horizons and shrunk towards 1 by the weight of
-    one horizon; forecasts are never narrowed.
+    What training errors can tell is kept: how errors grow with the size of what the window shows,
+    how variables differ, and the shape. The level of the model's scale stays, because errors on
+    rows that the model has learned from are too small.
 
     Parameters
     ----------
     engine : Engine
+        With normal forecasts and a plain spread.
     problem : Problem
-    rows : int
-        Rows held back at the end of each series.
-    horizon : int
+        Training data.
 
     Returns
     -------
-    ndarray (F,)
-        Between 1 and 2.
+    ForecastSpread
+        Plain if there is nothing to measure.
     """
-    panel = problem.target
-    back = np.arange(rows, horizon - 1, -max(1, horizon // 2))
-    ends = (panel.lengths[:, None] - back).ravel()
-    series = np.repeat(np.arange(panel.n_series), len(back))
-    histories = engine.histories(panel, problem.covariates, series, ends, horizon)
-    predictions = engine.forecast(histories, horizon)
+    horizon = engine.sizes.horizon
+    plain = ForecastSpread.plain(problem.target.n_features, horizon)
+    errors = _training_errors(engine, problem)
+    if errors is None:
+        return plain
+    groups = step_groups(horizon)
+    centre = _mean(errors.sizes)
+    spread = replace(plain, centre=centre, gamma=_fit_gamma(errors, centre, groups))
+    return _fit_shape(spread, errors, groups)
+
+
+def _training_errors(engine: Engine, problem: Problem) -> Errors | None:
+    """Errors on windows that divide the data evenly; None if no window has any."""
+    panel, sizes = problem.target, engine.sizes
+    entries = _MOST_ENTRIES // (panel.n_features * max(sizes.context, _AHEAD * sizes.horizon))
+    at_most = int(np.clip(entries, 1, _MOST_WINDOWS))
+    long = panel.lengths.max() >= 2 * sizes.window
+    least = sizes.context if long else sizes.min_history
+    starts = np.maximum(panel.lengths - sizes.horizon - least + 1, 0).sum()
+    if not starts:
+        return None
+    step = max(1, int(np.ceil(starts / at_most)))
+    series, ends = rolling_origins(panel.lengths, sizes.horizon, step=step, min_history=least)
+    histories = engine.histories(panel, problem.covariates, series, ends, sizes.horizon)
+    predictions = engine.forecast(histories, sizes.horizon)
     mean = np.concatenate([part.mean.numpy() for part in predictions.parts])
     scale = np.concatenate([part.scale.numpy() for part in predictions.parts])
     values = engine.scaler.forward(panel.values, panel.mask, panel.variables)
-    at = (series[:, None], ends[:, None] + np.arange(horizon))
-    with_history = np.asarray(histories.mask.any(axis=(1, 2)))
-    seen = panel.mask[at] & with_history[:, None, None]
-    squares = np.where(seen, ((values[at] - mean) / scale) ** 2, 0.0).sum((0, 1))
-    counts = seen.sum((0, 1))
-    blocks = counts / horizon / 2.0  # forecasts overlap by half
-    mean_square = squares / counts.clip(1)
-    shrunk = (_PRIOR_BLOCKS + blocks * mean_square) / (_PRIOR_BLOCKS + blocks)
-    return np.clip(np.sqrt(shrunk), *_BOUNDS)
+    at = (series[:, None], ends[:, None] + np.arange(sizes.horizon))
+    seen = panel.mask[at] & np.asarray(histories.mask.any(axis=1))[:, None]
+    if not seen.any():
+        return None
+    standardised = np.where(seen, (values[at] - mean) / np.maximum(scale, _TINY), 0.0)
+    width = panel.n_features**0.5
+    rows = float(panel.lengths.sum()) * width
+    sizes_of = window_sizes(histories.values, histories.mask)
+    return Errors(standardised, seen, sizes_of, rows / sizes.horizon, rows / sizes.window)
+
+
+def _mean(sizes: Array) -> Array:
+    """Mean log size of each variable; 0 where none is known."""
+    known = np.isfinite(sizes)
+    return np.where(known, sizes, 0.0).sum(0) / known.sum(0).clip(1)
+
+
+def _fit_gamma(errors: Errors, centre: Array, groups: list[Int]) -> float:
+    """How much the scale follows the size of the window, by the Laplace likelihood of errors.
+
+    With scale ``c_kf exp(gamma d)``, c for each group of steps and variable, the best c is in
+    closed form. The estimate is shrunk to 0 by its variance over blocks left out in turn.
+    """
+    if errors.windows < _FEWEST_WINDOWS or len(errors.sizes) < _N_BLOCKS:
+        return 0.0
+    distance = np.where(np.isfinite(errors.sizes), errors.sizes - centre, 0.0)
+    count = np.stack([errors.seen[:, group].sum(1) for group in groups], axis=1)
+    total = np.stack([np.abs(errors.standardised[:, group]).sum(1) for group in groups], axis=1)
+    edges = np.linspace(0, len(count), _N_BLOCKS + 1).astype(np.int64)[:-1]
+    counts = np.add.reduceat(count, edges)  # (blocks, K, F)
+    kept = np.concatenate([counts.sum(0)[None], counts.sum(0) - counts])
+    losses = []
+    for gamma in _GAMMAS:
+        log_factor = np.clip(gamma * distance, -LOG_BOUND, LOG_BOUND)[:, None]
+        scaled = np.add.reduceat(total * np.exp(-log_factor), edges)
+        scaled = np.concatenate([scaled.sum(0)[None], scaled.sum(0) - scaled])
+        weight = np.add.reduceat(count * log_factor, edges).sum((1, 2))
+        weight = np.concatenate([weight.sum()[None], weight.sum() - weight])
+        level = np.log(np.maximum(scaled, _TINY) / kept.clip(1))
+        losses.append(weight + (kept * level).sum((1, 2)))
+    best, *others = _GAMMAS[np.argmin(losses, axis=0)]
+    variance = (_N_BLOCKS - 1) / _N_BLOCKS * np.square(others - np.mean(others)).sum()
+    return float(best * max(0.0, 1.0 - variance / best**2)) if best else 0.0
+
+
+def _fit_shape(spread: ForecastSpread, errors: Errors, groups: list[Int]) -> ForecastSpread:
+    """Levels by variable and standardised quantiles of all variables, for each group of steps."""
+    narrowed = errors.standardised / spread.factor(errors.sizes)[:, None]
+    weight = errors.independent / (errors.independent + _PRIOR_LEVEL)
+    levels, tables = [], []
+    for group in groups:
+        seen, plain, own = errors.seen[:, group], errors.standardised[:, group], narrowed[:, group]
+        count = seen.sum((0, 1))
+        before, after = (np.log(_rms(part, count)) for part in (plain, own))
+        used = (count > 0) & (before > _LOG_NO_ERROR)
+        pooled = before[used].mean() if used.any() else 0.0
+        level = weight * (before - pooled) + after - before
+        levels.append(np.where(used, np.clip(level, -LOG_BOUND, LOG_BOUND), 0.0))
+        tables.append(_shape((own / _rms(own, count))[seen & used], errors.independent))
+    return replace(spread, log_level=np.array(levels), table=np.array(tables))
+
+
+def _rms(values: Array, count: Int) -> Array:
+    return np.maximum(np.sqrt(np.square(values).sum((0, 1)) / count.clip(1)), _TINY)
+
+
+def _shape(values: Array, independent: float) -> Array:
+    """Quantiles at the knots, shrunk to normal ones; a 90 % interval no narrower than theirs."""
+    if not len(values):
+        return KNOTS
+    found = np.quantile(values, ndtr(KNOTS))
+    symmetric, skew = (found - found[::-1]) / 2.0, (found + found[::-1]) / 2.0
+    table = KNOTS + independent / (independent + _PRIOR_SHAPE) * (symmetric - KNOTS)
+    # Errors with heavy tails have most of their variance there: next to their standard deviation
+    # the rest is narrow, too narrow for rows that behave otherwise than the training rows.
+    table = table * max(1.0, KNOTS[_UPPER] / max(table[_UPPER], _TINY))
+    return monotone(table + independent / (independent + _PRIOR_SKEW) * skew)

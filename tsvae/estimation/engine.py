@@ -14,16 +14,13 @@ from torch import Tensor
 from tsvae.estimation.building import Sizes
 from tsvae.estimation.covariates import InputDesign
 from tsvae.estimation.pieces import batches_of_pieces
-from tsvae.estimation.predictions import (
-    Predictions,
-    on_cpu,
-    to_numpy,
-    widen,
-    widen_samples,
-)
+from tsvae.estimation.predictions import Predictions, on_cpu, to_numpy
 from tsvae.estimation.scaling import PanelScaler
+from tsvae.estimation.spread import ForecastSpread
 from tsvae.models import SVAE
 from tsvae.models.predictive import (
+    NormalPredictive,
+    SamplePredictive,
     forecast,
     one_step_log_density,
     sample_paths,
@@ -86,8 +83,8 @@ class Engine:
     n_threads : int or None
     n_samples : int
         Draws where no closed form exists.
-    widening : ndarray (F,)
-        Factor of the spread of forecasts, learned on rows held back; see ``calibrate``.
+    spread : ForecastSpread
+        From the model's margins to those of forecasts.
     """
 
     model: SVAE
@@ -97,7 +94,7 @@ class Engine:
     device: str
     n_threads: int | None
     n_samples: int
-    widening: Array
+    spread: ForecastSpread
 
     # -- windows -----------------------------------------------------------------------------
 
@@ -140,21 +137,11 @@ class Engine:
 
     def forecast(self, histories: Histories, horizon: int) -> Predictions:
         """Distributions of the next ``horizon`` rows of every history."""
-        parts = []
         with self._ready() as device:
-            for chunk in self._chunks(histories, horizon):
-                generator = torch.Generator().manual_seed(self.model.seed)
-                part = forecast(
-                    self.model,
-                    *_tensors(device, chunk.values, chunk.mask),
-                    horizon,
-                    inputs=_tensor(device, chunk.inputs),
-                    future_inputs=_tensor(device, chunk.future_inputs),
-                    lengths=torch.as_tensor(chunk.lengths),
-                    n_samples=self.n_samples,
-                    generator=generator,
-                )
-                parts.append(widen(on_cpu(part), self.widening))
+            parts = [
+                self.spread.shape(self._margins(device, chunk, horizon), chunk.values, chunk.mask)
+                for chunk in self._chunks(histories, horizon)
+            ]
         return Predictions(parts, self.scaler)
 
     def sample(self, histories: Histories, horizon: int, n_samples: int, seed: int) -> Array:
@@ -172,9 +159,36 @@ class Engine:
                     future_inputs=_tensor(device, chunk.future_inputs),
                     lengths=torch.as_tensor(chunk.lengths),
                     generator=generator,
-                )
-                parts.append(to_numpy(widen_samples(paths.cpu(), self.widening)))
+                ).cpu()
+                if not self.spread.is_plain:
+                    paths = self._shaped(paths, device, chunk, horizon)
+                parts.append(to_numpy(paths))
         return self.scaler.inverse(np.concatenate(parts, axis=1))
+
+    def _shaped(
+        self, paths: Tensor, device: torch.device, chunk: Histories, horizon: int
+    ) -> Tensor:
+        """Give sample paths the spread of forecasts, margin by margin."""
+        own = SamplePredictive(paths)
+        margins = own if self.draws_forecasts else self._margins(device, chunk, horizon)
+        return self.spread.shape_samples(paths, margins, chunk.values, chunk.mask)
+
+    def _margins(
+        self, device: torch.device, chunk: Histories, horizon: int
+    ) -> NormalPredictive | SamplePredictive:
+        """Forecast as the model does."""
+        return on_cpu(
+            forecast(
+                self.model,
+                *_tensors(device, chunk.values, chunk.mask),
+                horizon,
+                inputs=_tensor(device, chunk.inputs),
+                future_inputs=_tensor(device, chunk.future_inputs),
+                lengths=torch.as_tensor(chunk.lengths),
+                n_samples=self.n_samples,
+                generator=torch.Generator().manual_seed(self.model.seed),
+            )
+        )
 
     def smooth(self, panel: Panel, covariates: Panel | None) -> Smoothed:
         """Distributions of every entry given all observed ones, ``(B, T, F)``."""
@@ -231,7 +245,7 @@ class Engine:
         return _Ready(self)
 
     @property
-    def _draws_forecasts(self) -> bool:
+    def draws_forecasts(self) -> bool:
         """Whether forecasts come from sample paths."""
         model = self.model
         return not model.closed_form or bool(model.n_inputs and not model.channelwise)
@@ -240,7 +254,7 @@ class Engine:
         """Parts of the histories that fit into a pass; ``n_draws``: of sample paths wanted."""
         n_chains, width, features = histories.values.shape
         factor = features if self.model.channelwise else 1
-        sampled = self.n_samples if self._draws_forecasts else n_draws
+        sampled = self.n_samples if self.draws_forecasts else n_draws
         # Closed forms cut the filter's own work to size: what counts is what goes in and out.
         per_chain = features * max(width, _LEVELS * horizon)
         if sampled:

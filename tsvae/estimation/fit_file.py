@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from tsvae.estimation.building import Sizes
@@ -14,6 +13,7 @@ from tsvae.estimation.covariates import InputDesign
 from tsvae.estimation.model_file import pack_array
 from tsvae.estimation.reading import Problem
 from tsvae.estimation.scaling import PanelScaler
+from tsvae.estimation.spread import ForecastSpread
 from tsvae.estimation.starting import build_model
 from tsvae.estimation.structured import StructuredFit
 from tsvae.panel import Panel, PanelIndex
@@ -33,7 +33,7 @@ def pack_fit(fit: StructuredFit) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "target": fit.target.to_dict(),
         "covariates": None if fit.covariates is None else fit.covariates.to_dict(),
         "log": fit.log.to_dict(),
-        "widening": fit.widening.tolist(),
+        "spread": fit.spread.to_dict(),
         "history": {},
     }
     for name, panel in fit.history._asdict().items():
@@ -69,7 +69,7 @@ def unpack_fit(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Stru
         None if covariates is None else PanelIndex.from_dict(covariates),
         Problem(target, panels["covariates"]),
         TrainingLog.from_dict(header["log"]),
-        np.asarray(header["widening"], dtype=float),
+        ForecastSpread.from_dict(header["spread"]),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tsvae.estimation.scaling import PanelScaler
-from tsvae.models.predictive import NormalPredictive, Predictive, SamplePredictive
+from tsvae.estimation.table import TablePredictive
+from tsvae.models.predictive import NormalPredictive, SamplePredictive
 
-__all__ = ["Predictions", "on_cpu", "to_numpy", "widen", "widen_samples"]
+__all__ = ["Predictions", "on_cpu", "to_numpy"]
+
+Margins = NormalPredictive | SamplePredictive | TablePredictive
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -26,12 +30,12 @@ class Predictions:
 
     Attributes
     ----------
-    parts : list of NormalPredictive or SamplePredictive
+    parts : list of NormalPredictive, TablePredictive or SamplePredictive
         Chunks along the first axis.
     scaler : PanelScaler
     """
 
-    parts: list[Predictive]
+    parts: Sequence[Margins]
     scaler: PanelScaler
 
     def mean(self) -> Array:
@@ -69,13 +73,15 @@ def to_numpy(tensor: Tensor) -> Array:
     return tensor.detach().cpu().numpy().astype(np.float64)
 
 
-def _crps(part: Predictive, truth: Tensor) -> Array:
+def _crps(part: Margins, truth: Tensor) -> Array:
     if isinstance(part, NormalPredictive):
         # Gneiting & Raftery 2007 (JASA 102), section 4.2.
         z = (truth - part.mean) / part.scale
         density = torch.exp(-0.5 * z**2) / np.sqrt(2.0 * np.pi)
         inner = z * (2.0 * torch.special.ndtr(z) - 1.0) + 2.0 * density - 1.0 / np.sqrt(np.pi)
         return to_numpy(part.scale * inner)
+    if isinstance(part, TablePredictive):
+        return to_numpy(part.crps(truth))
     ordered = part.samples.sort(dim=0).values
     n_samples = len(ordered)
     rank = torch.arange(1, n_samples + 1).reshape(-1, 1, 1, 1)
@@ -83,23 +89,7 @@ def _crps(part: Predictive, truth: Tensor) -> Array:
     return to_numpy((part.samples - truth).abs().mean(0) - spread)
 
 
-def widen(part: Predictive, factor: Array) -> Predictive:
-    """Spread around the mean times ``factor`` per variable."""
-    by = torch.as_tensor(factor, dtype=torch.float32)
-    if bool((by == 1.0).all()):
-        return part
-    if isinstance(part, NormalPredictive):
-        return NormalPredictive(part.mean, part.scale * by)
-    return SamplePredictive(widen_samples(part.samples, factor))
-
-
-def widen_samples(samples: Tensor, factor: Array) -> Tensor:
-    """Spread of samples ``(S, N, H, F)`` around their mean times ``factor`` per variable."""
-    mean = samples.mean(0)
-    return mean + (samples - mean) * torch.as_tensor(factor, dtype=samples.dtype)
-
-
-def on_cpu(part: Predictive) -> Predictive:
+def on_cpu(part: NormalPredictive | SamplePredictive) -> NormalPredictive | SamplePredictive:
     """Bring a distribution to the CPU."""
     if isinstance(part, NormalPredictive):
         return NormalPredictive(part.mean.cpu(), part.scale.cpu())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from tsvae.estimation.building import Sizes, resolve_sizes
-from tsvae.estimation.calibration import measure_widening, rows_to_hold_back
+from tsvae.estimation.calibration import fit_spread
 from tsvae.estimation.covariates import InputDesign
 from tsvae.estimation.engine import Engine
 from tsvae.estimation.fitting import TrainingData, fit_model
+from tsvae.estimation.held_back import measure_factors, rows_to_hold_back, without_last
 from tsvae.estimation.reading import Problem
 from tsvae.estimation.scaling import PanelScaler, Scaling, fit_scaler
 from tsvae.estimation.seasons import fixed_angles, seldom_seen
@@ -25,12 +26,13 @@ from tsvae.estimation.settings import (
     resolve_training,
     training_config,
 )
+from tsvae.estimation.spread import ForecastSpread
 from tsvae.estimation.starting import build_at_start, given_periods
 from tsvae.models import SVAE
 from tsvae.models.predictive import fit_smoothing_readout
 from tsvae.nn import get_likelihood
 from tsvae.panel import Panel, PanelIndex, calendar_features, concat, gather
-from tsvae.training import BetaSchedule, Callback, TrainingConfig, TrainingLog
+from tsvae.training import BetaSchedule, Callback, TrainingLog
 
 __all__ = ["StructuredFit", "fit_structured"]
 
@@ -38,7 +40,6 @@ _FEW_CYCLES = 60.0  # of a season: too few for states to learn it
 _FILL_SHARE = 0.2  # of entries, hidden singly and in blocks each
 _FILL_BLOCKS = (4, 12, 24)
 _FILL_ENTRIES = 50_000  # of windows that filling gaps is learned on
-_FINISH_SHARE, _FINISH_RATE = 0.3, 0.3  # of epochs and rates, for the rows held back
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class StructuredFit:
     history : Problem
         Rows kept for forecasts and for data that continue the training stamps.
     log : TrainingLog
-    widening : ndarray (F,)
-        Factor of the spread of forecasts.
+    spread : ForecastSpread
+        From the model's margins to those of forecasts.
     """
 
     model: SVAE
@@ -71,7 +72,7 @@ class StructuredFit:
     covariates: PanelIndex | None
     history: Problem
     log: TrainingLog
-    widening: np.ndarray
+    spread: ForecastSpread
 
     def append(self, new: Problem) -> StructuredFit:
         """Return the fit with new rows at the end of its history.
@@ -90,33 +91,22 @@ class StructuredFit:
 
     def engine(self, params: Parameters) -> Engine:
         """Return what runs the model, with the estimator's current device and threads."""
-        return _engine(self.model, self.scaler, self.design, self.sizes, params, self.widening)
-
-
-def _engine(
-    model: SVAE,
-    scaler: PanelScaler,
-    design: InputDesign,
-    sizes: Sizes,
-    params: Parameters,
-    widening: np.ndarray,
-) -> Engine:
-    return Engine(
-        model,
-        scaler,
-        design,
-        sizes,
-        params["device"],
-        params["n_threads"],
-        params["n_samples"],
-        widening,
-    )
+        return Engine(
+            self.model,
+            self.scaler,
+            self.design,
+            self.sizes,
+            params["device"],
+            params["n_threads"],
+            params["n_samples"],
+            self.spread,
+        )
 
 
 def fit_structured(
     problem: Problem, params: Parameters, seed: int, callbacks: Sequence[Callback]
 ) -> StructuredFit:
-    """Scale, build, start and train.
+    """Scale, build, start and train; with ``calibrate`` on all but the last rows first.
 
     Parameters
     ----------
@@ -133,6 +123,20 @@ def fit_structured(
     panel = problem.target
     check_enough(panel)
     params = resolve_training(params, panel.n_features)
+    fitted = _fit_once(problem, params, seed, callbacks)
+    rows = rows_to_hold_back(panel.lengths, fitted.sizes) if _calibrates(params) else 0
+    if not rows:
+        return fitted
+    earlier = _fit_once(without_last(problem, rows), params, seed, ())
+    found = measure_factors(earlier.engine(params), problem, rows)
+    return replace(fitted, spread=fitted.spread.widened(found.steps, found.factors))
+
+
+def _fit_once(
+    problem: Problem, params: Parameters, seed: int, callbacks: Sequence[Callback]
+) -> StructuredFit:
+    """Fit to all rows of a problem."""
+    panel = problem.target
     scaler, values = _scale(panel, params)
     design = _design(problem, params)
     inputs = design.build(panel.index, panel.n_steps, problem.covariates)
@@ -157,35 +161,21 @@ def fit_structured(
         params["beta_annealing_steps"],
     )
     data = TrainingData(values, panel.mask, panel.lengths, inputs)
-    config = training_config(params)
-    generator = torch.Generator().manual_seed(seed)
-
-    def train(part: TrainingData, config: TrainingConfig, beta: BetaSchedule | None) -> TrainingLog:
-        return fit_model(
-            model,
-            part,
-            sizes,
-            config,
-            validation_fraction=params["validation_fraction"],
-            augmentation=augmentation_of(params),
-            generator=generator,
-            callbacks=callbacks,
-            beta=beta,
-        )
-
-    held_back = rows_to_hold_back(panel.lengths, sizes) if _calibrates(params) else 0
-    widening = np.ones(panel.n_features)
-    if held_back:
-        log = train(data.without_last(held_back), config, beta)
-        engine = _engine(model, scaler, design, sizes, params, widening)
-        widening = measure_widening(engine, problem, held_back, sizes.horizon)
-        log = _finish(train, data, config, log) if config.max_epochs else log
-    else:
-        log = train(data, config, beta)
+    log = fit_model(
+        model,
+        data,
+        sizes,
+        training_config(params),
+        validation_fraction=params["validation_fraction"],
+        augmentation=augmentation_of(params),
+        generator=torch.Generator().manual_seed(seed),
+        callbacks=callbacks,
+        beta=beta,
+    )
     model.eval().requires_grad_(False)
     if model.smoothing is not None:
         learn_to_fill(model, data, sizes, seed)
-    return StructuredFit(
+    fitted = StructuredFit(
         model,
         settings,
         scaler,
@@ -195,8 +185,10 @@ def fit_structured(
         None if problem.covariates is None else problem.covariates.index,
         _kept(problem, sizes),
         log,
-        widening,
+        ForecastSpread.plain(panel.n_features, sizes.horizon),
     )
+    engine = fitted.engine(params)
+    return fitted if engine.draws_forecasts else replace(fitted, spread=fit_spread(engine, problem))
 
 
 def learn_to_fill(model: SVAE, data: TrainingData, sizes: Sizes, seed: int) -> None:
@@ -235,23 +227,6 @@ def _holes(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
 
 def _calibrates(params: Parameters) -> bool:
     return bool(params["calibrate"]) and is_real(params) and not params["final_sigmoid"]
-
-
-def _finish(
-    train: Callable[..., TrainingLog],
-    data: TrainingData,
-    config: TrainingConfig,
-    log: TrainingLog,
-) -> TrainingLog:
-    """Go on with all rows, the ones held back included, at a lower rate."""
-    rate = config.learning_rate
-    final = replace(
-        config,
-        max_epochs=max(1, round(_FINISH_SHARE * config.max_epochs)),
-        learning_rate=rate if isinstance(rate, str) else _FINISH_RATE * rate,
-        natural_learning_rate=_FINISH_RATE * config.natural_learning_rate,
-    )
-    return log.extended(train(data, final, None))
 
 
 def check_enough(panel: Panel) -> None:

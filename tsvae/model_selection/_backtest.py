@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from tsvae.metrics._scorer import DEFAULT_QUANTILES
 from tsvae.metrics._validation import check_levels
 from tsvae.model_selection._collect import collect, forecast_ids, scatter, take_window
+from tsvae.model_selection._conformal import rescale_by_past
 from tsvae.model_selection._result import BacktestArrays, BacktestResult
 from tsvae.model_selection._split import check_count
 
@@ -54,6 +55,7 @@ def backtest(
     refit: bool = False,
     quantiles: Sequence[float] | None = None,
     coverage: float | None = None,
+    conformal: bool = False,
     seasonality: int = 1,
 ) -> BacktestResult:
     """Forecast from many origins and compare with what happened.
@@ -86,6 +88,10 @@ def backtest(
         is given, else none.
     coverage : float, default=None
         Central interval of which the coverage is counted; its two bounds join the levels.
+    conformal : bool, default=False
+        Whether the quantiles of each origin are rescaled around the median by how those of
+        earlier origins fared whose outcomes are known by then. Needs many origins, a few steps
+        apart; the first ones stay as they are. The median joins the levels.
     seasonality : int, default=1
         Steps of one season, for MASE, whose scale is taken from the rows before the first origin.
 
@@ -119,7 +125,7 @@ def backtest(
     else:
         panel = _on_one_grid(read_panel(y, name="y", allow_1d=True, **reading))
     origins = choose_origins(panel.n_steps, horizon, step, n_origins, start)
-    levels = _choose_levels(quantiles, coverage)
+    levels = _choose_levels(quantiles, coverage, conformal)
     task = Task(panel, None if y is None else X, origins, horizon, levels)
     if not refit and not _is_fitted(estimator):
         estimator = _fit_before(clone(estimator), task, int(origins[0]))
@@ -127,7 +133,7 @@ def backtest(
         forecasts = _forecast_together(estimator, task)
     else:
         forecasts = _forecast_each(estimator, task, refit)
-    return _compare(task, forecasts, coverage, seasonality)
+    return _compare(task, forecasts, coverage, seasonality, conformal)
 
 
 def choose_origins(
@@ -169,7 +175,9 @@ def choose_origins(
     return np.arange(first, last + 1, step, dtype=np.int64)
 
 
-def _choose_levels(quantiles: Sequence[float] | None, coverage: float | None) -> list[float]:
+def _choose_levels(
+    quantiles: Sequence[float] | None, coverage: float | None, conformal: bool
+) -> list[float]:
     """Quantile levels to forecast, increasing, the bounds of the interval among them."""
     levels: set[float] = set()
     if quantiles is not None:
@@ -179,6 +187,14 @@ def _choose_levels(quantiles: Sequence[float] | None, coverage: float | None) ->
     if coverage is not None:
         half = float(check_levels(coverage, "coverage")) / 2
         levels |= {round(0.5 - half, 10), round(0.5 + half, 10)}
+    if conformal:
+        if not levels:
+            raise ValueError(
+                "conformal=True rescales quantiles, and none are asked for; give quantiles or "
+                "coverage."
+            )
+        if not any(abs(level - 0.5) < 1e-9 for level in levels):
+            levels.add(0.5)
     return sorted(levels)
 
 
@@ -294,7 +310,11 @@ def _lag(task: Task, origin: int) -> int:
 
 
 def _compare(
-    task: Task, forecasts: Forecasts, coverage: float | None, seasonality: int
+    task: Task,
+    forecasts: Forecasts,
+    coverage: float | None,
+    seasonality: int,
+    conformal: bool,
 ) -> BacktestResult:
     """Put forecasts and truth side by side."""
     panel, origins, horizon = task.panel, task.origins, task.horizon
@@ -305,6 +325,9 @@ def _compare(
     scored = seen & started[:, :, None, None]
     if not scored.any():
         raise ValueError("Nothing to score: no value after any origin is observed.")
+    if conformal and forecasts.quantiles is not None:
+        rescaled = rescale_by_past(forecasts.quantiles, observed, scored, origins, task.levels)
+        forecasts = forecasts._replace(quantiles=rescaled)
     first = int(origins[0])
     scale = _naive_scale(panel.values[:, :first], panel.mask[:, :first], seasonality)
     truth = np.where(seen, observed, np.nan)

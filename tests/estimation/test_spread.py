@@ -1,0 +1,188 @@
+"""The spread of forecasts: what is fitted to training errors, and how it is applied."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import ndtr
+
+from tsvae import SVAEForecaster
+from tsvae.estimation.calibration import Errors, _fit_gamma, _fit_shape
+from tsvae.estimation.spread import KNOTS, ForecastSpread, step_groups, window_sizes
+from tsvae.models.predictive import NormalPredictive, SamplePredictive
+
+torch = pytest.importorskip("torch")
+
+
+def simulated(draw, gamma=0.0, n=800, horizon=12, features=3, windows=100.0, seed=0):
+    rng = np.random.default_rng(seed)
+    sizes = rng.normal(-0.5, 0.6, size=(n, features))
+    noise = draw(rng, (n, horizon, features)) * np.exp(gamma * (sizes + 0.5))[:, None]
+    return Errors(noise, np.ones(noise.shape, dtype=bool), sizes, 10 * windows, windows)
+
+
+def normal(rng, shape):
+    return rng.normal(size=shape)
+
+
+def student(rng, shape):
+    return rng.standard_t(6, size=shape) / np.sqrt(6 / 4)
+
+
+@pytest.mark.parametrize("draw", [normal, student])
+@pytest.mark.parametrize("gamma", [0.3, 0.8])
+def test_the_effect_of_the_size_of_the_window_is_recovered(draw, gamma):
+    errors = simulated(draw, gamma)
+    found = _fit_gamma(errors, errors.sizes.mean(0), step_groups(12))
+    assert found == pytest.approx(gamma, abs=0.06)
+
+
+def test_there_is_no_effect_without_one_or_without_data():
+    even = simulated(normal, 0.0)
+    groups = step_groups(12)
+    assert _fit_gamma(even, even.sizes.mean(0), groups) < 0.06
+    few = simulated(normal, 0.8)._replace(windows=5.0)
+    assert _fit_gamma(few, few.sizes.mean(0), groups) == 0.0
+
+
+def test_coverage_of_students_noise():
+    errors = simulated(student)
+    spread = _fit_shape(ForecastSpread.plain(3, 12), errors, step_groups(12))
+    fresh = student(np.random.default_rng(1), (4000, 12, 3))
+    table = spread.at_steps(12)[:, 3:]
+    for low, coverage in ((0, 0.95), (1, 0.9), (2, 0.8), (4, 0.4)):
+        inside = (fresh >= table[:, [low]]) & (fresh <= table[:, [-1 - low]])
+        np.testing.assert_allclose(inside.mean((0, 2)), coverage, atol=0.05)
+
+
+def test_shapes_are_shrunk_to_normal_ones_by_few_windows():
+    def tails(independent):
+        errors = simulated(student)._replace(independent=independent)
+        return _fit_shape(ForecastSpread.plain(3, 12), errors, step_groups(12)).table - KNOTS
+
+    few, many = tails(1.0), tails(1000.0)
+    assert np.abs(few).max() < 0.2 * np.abs(many).max()
+
+
+def test_variables_differ_and_the_level_stays():
+    errors = simulated(normal)
+    ratio = np.array([0.5, 1.0, 2.0]) * 0.7  # all too small, as on rows that were learned from
+    errors = errors._replace(standardised=errors.standardised * ratio)
+    spread = _fit_shape(ForecastSpread.plain(3, 12), errors, step_groups(12))
+    weight = errors.independent / (errors.independent + 20.0)
+    want = np.tile(weight * np.log([0.5, 1.0, 2.0]), (len(spread.steps), 1))
+    np.testing.assert_allclose(spread.log_level, want, atol=0.06)
+    np.testing.assert_allclose(spread.table, np.tile(KNOTS, (len(spread.table), 1)), atol=0.15)
+
+
+def test_the_scale_follows_the_window_within_bounds():
+    spread = replace(ForecastSpread.plain(2), gamma=0.5, centre=np.array([0.0, 1.0]))
+    sizes = np.array([[np.log(2.0), 1.0], [-50.0, np.nan], [50.0, 3.0]])
+    want = [[np.sqrt(2.0), 1.0], [0.25, 1.0], [4.0, np.exp(1.0)]]
+    np.testing.assert_allclose(spread.factor(sizes), want)
+
+
+def test_sizes_of_windows():
+    rng = np.random.default_rng(0)
+    values, mask = rng.normal(size=(3, 40, 2)), rng.random((3, 40, 2)) < 0.7
+    mask[0, 5:, 0] = False  # too few to know
+    found = window_sizes(np.where(mask, values, 0.0), mask)
+    assert np.isnan(found[0, 0])
+    for b, f in ((0, 1), (1, 0), (2, 1)):
+        assert found[b, f] == pytest.approx(np.log(values[b, mask[b, :, f], f].std()), abs=1e-9)
+    assert np.isfinite(window_sizes(np.zeros((1, 40, 1)), np.ones((1, 40, 1), dtype=bool))).all()
+
+
+@pytest.fixture
+def bent():
+    rng = np.random.default_rng(0)
+    plain = ForecastSpread.plain(2, 6)
+    table = np.sort(plain.table * 1.3 + 0.2 * rng.normal(size=plain.table.shape), axis=1)
+    level = 0.2 * rng.normal(size=plain.log_level.shape)
+    return replace(plain, gamma=0.6, log_level=level, table=table)
+
+
+def test_margins_of_samples_are_the_quantiles_and_ranks_stay(bent):
+    rng = np.random.default_rng(1)
+    mean, scale = torch.randn(2, 6, 2), torch.rand(2, 6, 2) + 0.5
+    joint = torch.as_tensor(rng.normal(size=(4000, 2, 6, 2)).cumsum(2), dtype=torch.float32)
+    joint = joint / torch.arange(1.0, 7.0).sqrt()[:, None]
+    values, mask = rng.normal(size=(2, 30, 2)) * [[[1.0, 3.0]]], np.ones((2, 30, 2), dtype=bool)
+    margins = NormalPredictive(mean, scale)
+    found = bent.shape_samples(mean + scale * joint, margins, values, mask)
+    assert (found.gather(0, joint.argsort(dim=0)).diff(dim=0) > -1e-4).all()
+    levels = torch.tensor([0.05, 0.3, 0.5, 0.9])
+    wanted = bent.shape(margins, values, mask).quantiles(levels)
+    got = torch.quantile(found, levels, dim=0).movedim(0, -1)
+    np.testing.assert_allclose((got - wanted) / scale[..., None], 0.0, atol=0.35)
+    assert (got - wanted).abs().mean() < 0.06
+
+
+def test_drawn_margins_are_scaled_about_the_median():
+    plain = ForecastSpread.plain(1, 4)
+    wide = plain.widened(plain.steps, np.full(plain.table.shape, 1.5))
+    samples = torch.randn(101, 2, 4, 1)
+    part = wide.shape(SamplePredictive(samples), np.zeros((2, 3, 1)), np.ones((2, 3, 1), bool))
+    median = samples.median(0).values
+    np.testing.assert_allclose(part.samples, median + 1.5 * (samples - median), atol=1e-4)
+
+
+def test_steps_between_groups_are_interpolated_and_later_ones_like_the_last(bent):
+    found = bent.at_steps(20)
+    known = np.concatenate([bent.log_level, bent.table], axis=1)
+    np.testing.assert_allclose(found[0], known[0])
+    np.testing.assert_allclose(found[10:], np.tile(known[-1], (10, 1)))
+    assert (found[1] >= np.minimum(known[0], known[1]) - 1e-12).all()
+
+
+@pytest.fixture(scope="module")
+def frame():
+    rng = np.random.default_rng(0)
+    size = np.exp(np.sin(np.arange(900) / 70.0))
+    columns = {"a": size * rng.normal(size=900), "b": np.ones(900), "c": rng.normal(size=900)}
+    return pd.DataFrame(columns, index=pd.date_range("2024-01-01", periods=900, freq="h"))
+
+
+@pytest.fixture(scope="module")
+def fitted(frame):
+    settings = {"context_length": 48, "latent_dim": 8, "random_state": 0}
+    return SVAEForecaster(6, **settings).fit(frame)
+
+
+def test_a_fit_survives_a_file(fitted, frame, tmp_path):
+    assert not fitted._fit.spread.is_plain
+    fitted.save(tmp_path / "model")
+    loaded = SVAEForecaster.load(tmp_path / "model")
+    want, got = (f.predict_interval(coverage=0.9) for f in (fitted, loaded))
+    pd.testing.assert_frame_equal(got, want)
+
+
+def test_wild_windows_have_wider_forecasts_and_constant_ones_finite(fitted, frame):
+    def width(history):
+        interval = fitted.predict_interval(history, coverage=0.9)
+        assert np.isfinite(interval).all(axis=None)
+        return np.ptp(interval["a"].to_numpy(), axis=1).mean()
+
+    past = frame.iloc[-48:]
+    calm, wild, flat = (width(past.assign(a=past["a"] * k)) for k in (0.3, 3.0, 0.0))
+    assert flat <= calm < wild
+    assert np.ptp(fitted.predict_interval(coverage=0.9)["b"].to_numpy()) < 0.01
+
+
+def test_samples_of_a_forecaster_have_its_quantiles(fitted):
+    paths = fitted.sample(n_samples=2000, random_state=0)["a"].unstack(0).to_numpy()
+    wanted = fitted.predict_quantiles(quantiles=[0.1, 0.5, 0.9])["a"].to_numpy()
+    got = np.quantile(paths, [0.1, 0.5, 0.9], axis=1).T
+    spread = wanted[:, [2]] - wanted[:, [0]]
+    np.testing.assert_allclose((got - wanted) / spread, 0.0, atol=0.06)
+
+
+def test_normal_errors_leave_normal_margins():
+    errors = simulated(normal, n=4000)
+    spread = _fit_shape(ForecastSpread.plain(3, 12), errors, step_groups(12))
+    np.testing.assert_allclose(
+        ndtr(spread.table), np.tile(ndtr(KNOTS), (len(spread.table), 1)), atol=0.03
+    )

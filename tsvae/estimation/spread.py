@@ -1,0 +1,195 @@
+"""How forecasts spread: by the window's own size, and in a shape that training errors show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import ndtri
+from torch import Tensor
+
+from tsvae.estimation.table import TablePredictive, map_scores
+from tsvae.models.predictive import NormalPredictive, SamplePredictive
+
+__all__ = ["KNOTS", "LOG_BOUND", "ForecastSpread", "monotone", "step_groups", "window_sizes"]
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+#: Normal scores of the levels that shapes are measured at.
+KNOTS = ndtri(np.array([0.025, 0.05, *np.arange(0.1, 0.95, 0.1), 0.95, 0.975]))
+
+_MOST_GROUPS = 8
+_FEWEST_ENTRIES = 8  # of a window whose size is known
+_TINY = 1e-12
+LOG_BOUND = np.log(4.0)  # of the factor by which a window's scale differs
+_LEAST_SLOPE = 0.05  # of a quantile function beside the normal one
+
+
+def step_groups(horizon: int) -> list[NDArray[np.int64]]:
+    """Group steps ahead (0-based) that share a shape; groups further ahead are longer.
+
+    Examples
+    --------
+    >>> [len(group) for group in step_groups(96)]
+    [1, 1, 3, 4, 7, 14, 24, 42]
+    >>> step_groups(1)
+    [array([0])]
+    """
+    edges = np.unique(np.round(np.geomspace(1, horizon + 1, _MOST_GROUPS + 1)).astype(np.int64))
+    return [np.arange(a, b) - 1 for a, b in pairwise(edges)]
+
+
+def window_sizes(values: Array, mask: Mask) -> Array:
+    """Log standard deviation ``(N, F)`` of the observed entries of windows; NaN for too few."""
+    count = mask.sum(1)
+    mean = np.where(mask, values, 0.0).sum(1) / count.clip(1)
+    square = np.where(mask, (values - mean[:, None]) ** 2, 0.0).sum(1) / count.clip(1)
+    return np.where(count >= _FEWEST_ENTRIES, np.log(np.sqrt(square) + _TINY), np.nan)
+
+
+class _Ahead(NamedTuple):
+    """A spread at the steps of one horizon: level ``(H, F)``, table ``(H, Q)``."""
+
+    level: Tensor
+    table: Tensor
+
+
+@dataclass(frozen=True)
+class ForecastSpread:
+    """From the model's normal margins to those that forecasts have.
+
+    The scale of a forecast is the model's, times ``exp(gamma * (log s - centre))``, s the standard
+    deviation of the window's observed entries, times ``exp(log_level)``; its shape is a table of
+    standardised quantiles. Steps between the groups' centres are interpolated.
+
+    Attributes
+    ----------
+    gamma : float
+        0: all windows spread alike.
+    centre : ndarray (F,)
+        Mean log s of training windows.
+    steps : ndarray (K,)
+        Centres of the groups of steps, 1-based.
+    log_level : ndarray (K, F)
+    table : ndarray (K, Q)
+        Standardised quantiles at the normal scores :data:`KNOTS`.
+    """
+
+    gamma: float
+    centre: Array
+    steps: Array
+    log_level: Array
+    table: Array
+
+    @classmethod
+    def plain(cls, n_features: int, horizon: int = 1) -> ForecastSpread:
+        """Spread that leaves forecasts as they are."""
+        steps = np.array([np.exp(np.log(group + 1.0).mean()) for group in step_groups(horizon)])
+        table = np.tile(KNOTS, (len(steps), 1))
+        zeros = np.zeros((len(steps), n_features))
+        return cls(0.0, np.zeros(n_features), steps, zeros, table)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether forecasts stay as they are."""
+        return not self.gamma and not self.log_level.any() and bool((self.table == KNOTS).all())
+
+    def factor(self, sizes: Array) -> Array:
+        """Factor of the scale for windows of log sizes ``(N, F)``; within 1/4 and 4."""
+        known = np.where(np.isfinite(sizes), sizes, self.centre)
+        return np.exp(np.clip(self.gamma * (known - self.centre), -LOG_BOUND, LOG_BOUND))
+
+    def shape(
+        self, part: NormalPredictive | SamplePredictive, values: Array, mask: Mask
+    ) -> NormalPredictive | SamplePredictive | TablePredictive:
+        """Give forecasts from windows ``(N, T, F)`` their spread."""
+        if self.is_plain:
+            return part
+        ahead = self._ahead(part.mean.shape[1])
+        if isinstance(part, SamplePredictive):
+            return SamplePredictive(_rescale_ranks(part.samples, ahead.table))
+        scale = part.scale * self._factor(values, mask) * ahead.level
+        return TablePredictive(part.mean, scale, torch.as_tensor(KNOTS).to(scale), ahead.table)
+
+    def shape_samples(
+        self,
+        samples: Tensor,
+        margins: NormalPredictive | SamplePredictive,
+        values: Array,
+        mask: Mask,
+    ) -> Tensor:
+        """Map the margins of joint samples ``(S, N, H, F)``; their ranks stay."""
+        ahead = self._ahead(samples.shape[2])
+        if isinstance(margins, SamplePredictive):
+            return _rescale_ranks(samples, ahead.table)
+        scale = margins.scale * self._factor(values, mask) * ahead.level
+        scores = ((samples - margins.mean) / margins.scale).transpose(-1, -2)
+        standard = map_scores(scores, torch.as_tensor(KNOTS).to(scores), ahead.table)
+        return margins.mean + scale * standard.transpose(-1, -2)
+
+    def widened(self, steps: Array, factors: Array) -> ForecastSpread:
+        """Distances from the median times ``factors`` ``(L, Q)``, given at ``steps`` ``(L,)``."""
+        own = [np.interp(np.log(self.steps), np.log(steps), line) for line in factors.T]
+        middle = self.table[:, [len(KNOTS) // 2]]
+        table = monotone(middle + np.stack(own, axis=1) * (self.table - middle))
+        return replace(self, table=table)
+
+    def _factor(self, values: Array, mask: Mask) -> Tensor:
+        factor = self.factor(window_sizes(values, mask))
+        return torch.as_tensor(factor, dtype=torch.float32)[:, None]
+
+    def _ahead(self, horizon: int) -> _Ahead:
+        both = self.at_steps(horizon)
+        n_features = self.log_level.shape[1]
+        level, table = both[:, :n_features], both[:, n_features:]
+        return _Ahead(
+            torch.as_tensor(np.exp(level), dtype=torch.float32),
+            torch.as_tensor(table, dtype=torch.float32),
+        )
+
+    def at_steps(self, horizon: int) -> Array:
+        """``log_level`` and ``table`` side by side at steps 1 to ``horizon``, ``(H, F + Q)``."""
+        known = np.concatenate([self.log_level, self.table], axis=1)
+        wanted = np.log(np.arange(1.0, horizon + 1))
+        return np.stack([np.interp(wanted, np.log(self.steps), line) for line in known.T], axis=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; see :meth:`from_dict`."""
+        arrays = ("centre", "steps", "log_level", "table")
+        return {"gamma": self.gamma, **{name: getattr(self, name).tolist() for name in arrays}}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ForecastSpread:
+        """Rebuild from :meth:`to_dict`."""
+        arrays = ("centre", "steps", "log_level", "table")
+        found = {name: np.asarray(data[name], dtype=float) for name in arrays}
+        return cls(float(data["gamma"]), **found)
+
+
+def monotone(table: Array) -> Array:
+    """Table ``(..., Q)`` that increases from knot to knot and has both signs."""
+    rise = np.maximum(np.diff(table), _LEAST_SLOPE * np.diff(KNOTS))
+    start = np.minimum(table[..., :1], _LEAST_SLOPE * KNOTS[0])
+    table = np.concatenate([start, start + np.cumsum(rise, axis=-1)], axis=-1)
+    table[..., -1] = np.maximum(table[..., -1], _LEAST_SLOPE * KNOTS[-1])
+    return table
+
+
+def _rescale_ranks(samples: Tensor, table: Tensor) -> Tensor:
+    """Scale samples ``(S, N, H, F)`` about their median as the table does normal scores."""
+    n_samples = len(samples)
+    ordered, order = samples.sort(dim=0)
+    median = samples.median(dim=0).values
+    scores = torch.special.ndtri((torch.arange(n_samples).double() + 0.5) / n_samples)
+    scores = torch.where(scores.abs() < _TINY, torch.full_like(scores, 1e-3), scores)
+    mapped = map_scores(scores.unsqueeze(-1), torch.as_tensor(KNOTS), table.double())
+    factor = (mapped / scores.unsqueeze(-1)).to(samples)  # (S, H)
+    wider = median + factor[:, None, :, None] * (ordered - median)
+    wider = wider.cummax(dim=0).values
+    return torch.empty_like(samples).scatter_(0, order, wider)

@@ -1,0 +1,104 @@
+"""Intervals of a back-test rescaled by how earlier ones fared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsvae.metrics._conformal import conformal_quantile
+
+__all__ = ["rescale_by_past"]
+
+Float = NDArray[np.float64]
+Int = NDArray[np.int64]
+Bool = NDArray[np.bool_]
+
+_MOST_ORIGINS = 500
+_FEWEST_ORIGINS = 5
+_GROUPS = 4  # of steps ahead
+_PRIOR = 20.0  # horizons behind intervals as they are
+_BOUNDS = (0.5, 4.0)
+_TINY = 1e-12
+
+
+def rescale_by_past(
+    quantiles: Float,
+    observed: Float,
+    mask: Bool,
+    origins: Int,
+    levels: Sequence[float],
+    most_origins: int = _MOST_ORIGINS,
+) -> Float:
+    """Rescale the quantiles of each origin around the median by what was known by then.
+
+    The factor of a level is the conformal quantile of |truth - median| over the distance of the
+    interval's bound on that side from the median, over earlier origins whose outcomes are known
+    (origin + steps ahead <= this origin), pooled over series and variables and over a group of
+    steps. Factors are shrunk to 1 by the weight of twenty horizons; below five known
+    origins quantiles stay.
+
+    Parameters
+    ----------
+    quantiles : ndarray (O, B, H, F, Q)
+    observed : ndarray (O, B, H, F)
+    mask : bool ndarray (O, B, H, F)
+        True where the truth is known and scored.
+    origins : ndarray of int (O,)
+        Steps of history, increasing.
+    levels : sequence of float (Q,)
+        Increasing; 0.5 among them.
+    most_origins : int, default=500
+        The most recent ones that are looked at.
+
+    Returns
+    -------
+    ndarray (O, B, H, F, Q)
+    """
+    out = quantiles.copy()
+    middle = int(np.argmin(np.abs(np.asarray(levels) - 0.5)))
+    _, n_series, horizon, n_features, _ = quantiles.shape
+    for group in np.array_split(np.arange(horizon), min(_GROUPS, horizon)):
+        scores = _scores(quantiles[:, :, group], observed[:, :, group], levels, middle)
+        seen = mask[:, :, group] & np.isfinite(scores).all(-1)
+        reach = int(group[-1]) + 1
+        for number, origin in enumerate(origins):
+            known = np.flatnonzero(origins + reach <= origin)[-most_origins:]
+            if len(known) < _FEWEST_ORIGINS or not seen[known].any():
+                continue
+            span = float(origins[known[-1]] - origins[known[0]]) / reach
+            known_horizons = n_series * min(len(known), span + 1.0)
+            evidence = known_horizons * n_features**0.5
+            weight = evidence / (evidence + _PRIOR)
+            past = scores[known][seen[known]]
+            factor = _factors(past, levels, middle, known_horizons * n_features) ** weight
+            own = quantiles[number][:, group]
+            median = own[..., [middle]]
+            out[number][:, group] = median + factor * (own - median)
+    return np.maximum.accumulate(out, axis=-1)
+
+
+def _scores(quantiles: Float, observed: Float, levels: Sequence[float], middle: int) -> Float:
+    """|truth - median| over the half-width on the side of the truth, ``(..., Q)``."""
+    distance = observed - quantiles[..., middle]
+    widths = np.maximum(np.abs(quantiles - quantiles[..., [middle]]), _TINY)
+    scores = np.zeros(quantiles.shape)
+    for place, level in enumerate(levels):
+        other = int(np.argmin(np.abs(np.asarray(levels) - (1.0 - level))))
+        mirrored = other if abs(levels[other] - (1.0 - level)) < 1e-9 else place
+        above, below = max(place, mirrored), min(place, mirrored)
+        width = np.where(distance > 0, widths[..., above], widths[..., below])
+        scores[..., place] = np.abs(distance) / width
+    return scores
+
+
+def _factors(scores: Float, levels: Sequence[float], middle: int, independent: float) -> Float:
+    """Factor of each level from scores ``(n, Q)``."""
+    factors = np.ones(len(levels))
+    for place, level in enumerate(levels):
+        coverage = abs(2.0 * level - 1.0)
+        if place != middle and coverage:
+            found = conformal_quantile(scores[:, place], coverage, independent)
+            factors[place] = np.clip(found, *_BOUNDS)
+    return factors
