@@ -105,7 +105,8 @@ def _variances(fitted: FittedResponses, noise: Tensor) -> _Variances:
     ones = torch.ones_like(errors)
     columns = torch.cat((growth, ones[:, None]), dim=1) / errors[:, None]
     ends = nnls(torch.stack((columns[:, :-1].sum(1), columns[:, -1]), dim=1).numpy(), ones.numpy())
-    common = max(float(ends[0][0]), _LEAST_SHARE * float(errors.min() / growth[0].sum()))
+    reach = growth[0].sum().clamp_min(_LEAST_ERROR)  # 0 for data that never move
+    common = max(float(ends[0][0]), _LEAST_SHARE * float(errors.min() / reach))
     least = _LEAST_SHARE * float(errors[0])
     upper = [common * _RANGE] * len(square) + [float(errors[0])]
     lower = [common / _RANGE] * len(square) + [min(least, 0.5 * upper[-1])]

@@ -36,7 +36,7 @@ __all__ = ["FittedResponses", "WindowMoments", "fit_responses", "forecast_map"]
 
 #: Share of the present value in the anchor group's level: nearly all of it.
 ANCHOR_GAIN = 0.98
-_INPUT_NOISE = 1.0  # variance added to the past, in units of its roughness
+_INPUT_NOISE = 2.0  # variance added to all but the last value, in units of their roughness
 _SIZES = tuple(10.0 ** (0.5 * k) for k in range(-6, 5))  # of penalties, 1e-3 to 1e2
 _STIFF = 1e4  # holds the anchor's amplitude at one
 _JITTER = 1e-8
@@ -303,14 +303,16 @@ class _Bank:
         return _Seen(past.T @ moments.past @ past, moments.cross @ past, moments.future)
 
     def noisy(self, seen: _Seen, past: Tensor, shift: float) -> _Seen:
-        """Moments as if the input had noise, and the level of each window were not known.
+        """Moments as if all but the last value had noise, and no window's level were known.
 
         Noise keeps responses smooth; shifts of a window and its future by one random constant
         make forecasts follow the level.
         """
         level, variance = past.sum(0), shift * self.level
         return _Seen(
-            seen.past + self.noise * (past.T @ past) + variance * torch.outer(level, level),
+            seen.past
+            + self.noise * (past[:-1].T @ past[:-1])
+            + variance * torch.outer(level, level),
             seen.cross + variance * level,
             seen.future + variance,
         )
