@@ -104,11 +104,3 @@ def test_the_verdict_counts_data_sets(parts):
     }
     assert "on 1 of 2" in parts.main.verdict_text(result)
     assert "Not every fit" in parts.main.verdict_text(result)
-
-
-@pytest.mark.parametrize("level", [0.0, 1.0, 1e12])
-def test_data_that_never_move(level):
-    forecaster = SVAEForecaster(3, random_state=0).fit(np.full((100, 1), level))
-    band = forecaster.predict_interval(coverage=0.9)
-    assert np.isfinite(band).all()
-    np.testing.assert_allclose(forecaster.predict(), level, rtol=1e-5, atol=1e-5)

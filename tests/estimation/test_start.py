@@ -206,3 +206,11 @@ def test_large_counts_are_forecast_at_their_size(likelihood):
     )
     mean = estimator.fit(counts).predict()
     assert ((mean > 300) & (mean < 3000)).all()
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 1e12])
+def test_data_that_never_move(level):
+    forecaster = SVAEForecaster(3, random_state=0).fit(np.full((100, 1), level))
+    band = forecaster.predict_interval(coverage=0.9)
+    assert np.isfinite(band).all()
+    np.testing.assert_allclose(forecaster.predict(), level, rtol=1e-5, atol=1e-5)
