@@ -9,16 +9,14 @@ import pytest
 import torch
 
 from tsvae.models.fitted_start import fitted_start
-from tsvae.models.response_fit import (
-    FittedResponses,
-    WindowMoments,
-    _amplitudes,
-    _Bank,
-    _errors,
-    _Moments,
-    _rows,
-    fit_responses,
-    forecast_map,
+from tsvae.models.moments import WindowMoments
+from tsvae.models.response_fit import FittedResponses, _Bank, fit_responses, forecast_map
+from tsvae.models.response_squares import (
+    STIFF,
+    Penalty,
+    best_amplitudes,
+    response_rows,
+    squared_errors,
 )
 from tsvae.models.start import state_roles, with_slopes
 
@@ -82,8 +80,8 @@ def test_errors_of_moments_are_errors_of_windows():
     bank = _Bank(roles_of(6), moments)
     waves = bank.waves()
     amplitude = torch.randn(6, 2, generator=torch.Generator().manual_seed(0)).double()
-    rows = _rows(waves.ahead, amplitude)
-    found = _errors(rows, bank.seen(moments, waves.past))
+    rows = response_rows(waves.ahead, amplitude)
+    found = squared_errors(rows, bank.seen(moments, waves.past))
     direct = (y - x @ waves.past @ rows.T).square().mean(0)
     torch.testing.assert_close(found, direct)
 
@@ -91,25 +89,23 @@ def test_errors_of_moments_are_errors_of_windows():
 @pytest.mark.parametrize("persistent", [False, True])
 def test_amplitudes_solve_the_penalised_least_squares(persistent):
     """Against gradient zero of the penalised error, taken by autograd."""
-    from tsvae.models.response_fit import _STIFF, Penalty
-
     series = np.sin(np.arange(150) / 3.0) + 0.3 * np.random.default_rng(2).normal(size=150)
     moments = moments_of(series, 16, 4).pooled(torch.ones(4, dtype=torch.bool))
     bank = _Bank(roles_of(4), moments)
     waves, weights = bank.waves(), torch.tensor([0.5, 1.0, 1.5, 1.0], dtype=torch.float64)
     waves = type(waves)(waves.ahead.detach(), waves.past.detach())
     seen = bank.noisy(bank.seen(moments, waves.past), waves.past, 0.1)
-    amplitude = _amplitudes(waves.ahead, seen, weights, Penalty(0.1, persistent, 0.1))
+    amplitude = best_amplitudes(waves.ahead, seen, weights, Penalty(0.1, persistent, 0.1))
 
     def loss(c):
-        return (weights * _errors(_rows(waves.ahead, c), seen)).sum()
+        return (weights * squared_errors(response_rows(waves.ahead, c), seen)).sum()
 
     c = amplitude.clone().requires_grad_()
     gradient = torch.autograd.grad(loss(c), c)[0]
     curvature = torch.autograd.functional.hessian(loss, amplitude).reshape(8, 8).diagonal() / 2.0
     size = curvature.mean()
     penalty = 0.1 * size * torch.ones(4, 2, dtype=torch.float64)
-    penalty[0, 0] = _STIFF * size if persistent else 0.0
+    penalty[0, 0] = STIFF * size if persistent else 0.0
     target = torch.zeros(4, 2, dtype=torch.float64)
     target[0, 0] = 1.0
     wanted = penalty * (target - amplitude)
@@ -138,7 +134,6 @@ def test_moments_pool_by_weight():
     series = np.random.default_rng(4).normal(size=101)
     x, y = windows_of(series, 10, 3)
     pooled = moments_of(series, 10, 3).pooled(torch.ones(4, dtype=torch.bool))
-    assert isinstance(pooled, _Moments)
     torch.testing.assert_close(pooled.past, x.T @ x / len(x))
     torch.testing.assert_close(pooled.cross, y.T @ x / len(x))
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tsvae.estimation.building import Sizes
-from tsvae.models.response_fit import WindowMoments
+from tsvae.models.moments import WindowMoments
 
 __all__ = ["measure_errors", "variable_weights", "window_moments"]
 

@@ -30,90 +30,31 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tsvae.models.moments import Moments, WindowMoments, roughness, shares_apart
+from tsvae.models.response_squares import (
+    Penalty,
+    Seen,
+    Waves,
+    best_amplitudes,
+    normal_equations,
+    response_rows,
+    squared_errors,
+    waves_of,
+)
 from tsvae.models.start import StateRoles
 
-__all__ = ["FittedResponses", "WindowMoments", "fit_responses", "forecast_map"]
+__all__ = ["FittedResponses", "fit_responses", "forecast_map"]
 
 #: Share of the present value in the anchor group's level: nearly all of it.
 ANCHOR_GAIN = 0.98
 _INPUT_NOISE = 2.0  # variance added to all but the last value, in units of their roughness
 _SIZES = tuple(10.0 ** (0.5 * k) for k in range(-6, 5))  # of penalties, 1e-3 to 1e2
-_STIFF = 1e4  # holds the anchor's amplitude at one
-_JITTER = 1e-8
 _ANGLE_RATE = 0.02  # of the rate of the radii
 _SHIFTS = (1.0, 0.1, 0.01)  # variances of shifts, in units of the past's
 _WARM_UP = 0.1
 _BEYOND = 0.25  # weight of steps beyond the horizon
 _REWEIGHT_EVERY = 10
 _LEAST_ERROR = 1e-8  # of the variance ahead
-
-
-class WindowMoments(NamedTuple):
-    """Moments of histories and futures, by blocks of time.
-
-    Attributes
-    ----------
-    past : Tensor (J, L, L)
-        G of each block; index 0 is the oldest value.
-    cross : Tensor (J, H, L)
-        E[y_h x].
-    future : Tensor (J, H)
-        E[y_h ** 2].
-    weight : Tensor (J,)
-        Windows behind each block.
-    neighbours : int
-        Blocks on either side whose windows overlap those of a block.
-    """
-
-    past: Tensor
-    cross: Tensor
-    future: Tensor
-    weight: Tensor
-    neighbours: int
-
-    def double(self) -> WindowMoments:
-        """Return the moments in double precision."""
-        return WindowMoments(
-            self.past.double(),
-            self.cross.double(),
-            self.future.double(),
-            self.weight.double(),
-            self.neighbours,
-        )
-
-    def pooled(self, blocks: Tensor) -> _Moments:
-        """Weighted mean over the blocks marked True."""
-        share = self.weight * blocks
-        share = share / share.sum()
-        return _Moments(
-            torch.einsum("j,jab->ab", share, self.past),
-            torch.einsum("j,jhl->hl", share, self.cross),
-            share @ self.future,
-        )
-
-
-class Penalty(NamedTuple):
-    """Penalty on amplitudes, in units of the mean curvature.
-
-    Attributes
-    ----------
-    size : float
-        On all but the anchor's.
-    persistent : bool
-        Hold the anchor's at one instead of leaving it free.
-    shift : float
-        Variance of shifts of whole windows, in units of the past's.
-    """
-
-    size: float
-    persistent: bool
-    shift: float
-
-
-class _Moments(NamedTuple):
-    past: Tensor
-    cross: Tensor
-    future: Tensor
 
 
 class FittedResponses(NamedTuple):
@@ -142,28 +83,8 @@ class FittedResponses(NamedTuple):
 
 def forecast_map(fitted: FittedResponses, n_past: int, horizon: int) -> Tensor:
     """M, ``(H, L)``; column 0 belongs to the oldest value."""
-    waves = _waves(fitted.angles, fitted.radius, fitted.gain, n_past, horizon)
-    return _rows(waves.ahead, fitted.amplitude) @ waves.past.T
-
-
-class _Waves(NamedTuple):
-    ahead: Tensor  # (H, G) complex, lambda^h e^{iwh}
-    past: Tensor  # (L, 2G) real: F^t k, first coordinates, then second ones
-
-
-def _waves(angles: Tensor, radius: Tensor, gain: Tensor, n_past: int, horizon: int) -> _Waves:
-    steps = torch.arange(1, horizon + 1, dtype=angles.dtype)[:, None]
-    ago = torch.arange(n_past - 1, -1, -1, dtype=angles.dtype)[:, None]
-    ahead = torch.polar(radius**steps, angles * steps)
-    seen = torch.polar(((1.0 - gain) * radius) ** ago * gain, angles * ago)
-    return _Waves(ahead, torch.cat((seen.real, seen.imag), dim=1))
-
-
-def _rows(ahead: Tensor, amplitude: Tensor) -> Tensor:
-    """Return c A^h for every step, ``(H, 2G)``: with z = a + ib, x = c_0 Re(A z) + c_1 Im(A z)."""
-    first, second = amplitude.unbind(1)
-    real, imag = ahead.real, ahead.imag
-    return torch.cat((first * real + second * imag, second * real - first * imag), dim=1)
+    waves = waves_of(fitted.angles, fitted.radius, fitted.gain, n_past, horizon)
+    return response_rows(waves.ahead, fitted.amplitude) @ waves.past.T
 
 
 def fit_responses(
@@ -250,38 +171,22 @@ def _schedule(step: int, n_steps: int) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(n_steps - warm, 1.0)))
 
 
-class _Seen(NamedTuple):
-    """Moments as the bank's states see them."""
-
-    past: Tensor  # (2G, 2G), V'GV
-    cross: Tensor  # (H, 2G)
-    future: Tensor  # (H,)
-
-
 class _Choice(NamedTuple):
     penalty: Penalty
     errors: Tensor  # (H,), cross-validated
 
 
-def _roughness(past: Tensor) -> Tensor:
-    """Half the mean square of differences between neighbours: noise, if nothing else moved."""
-    diagonal = past.diagonal()
-    if len(diagonal) == 1:
-        return diagonal.mean()
-    return 0.5 * (diagonal[1:] + diagonal[:-1]).mean() - past.diagonal(1).mean()
-
-
 class _Bank:
     """Free parameters of the groups, and the least squares between them."""
 
-    def __init__(self, roles: StateRoles, moments: _Moments) -> None:
+    def __init__(self, roles: StateRoles, moments: Moments) -> None:
         decay = math.log(2.0) / roles.half_lives.double()
         forgetting = 1.0 / roles.memories.double()
         self.angles = roles.angles.double()[1:].clone().requires_grad_()
         self.log_decay = decay[1:].log().requires_grad_()
         self.log_forgetting = forgetting[1:].log().requires_grad_()
         self.horizon, self.n_past = moments.cross.shape
-        self.noise = _INPUT_NOISE * _roughness(moments.past)
+        self.noise = _INPUT_NOISE * roughness(moments.past)
         self.level = moments.past.diagonal().mean()
 
     def shape(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -295,21 +200,21 @@ class _Bank:
             torch.cat((ANCHOR_GAIN * one, gain)),
         )
 
-    def waves(self) -> _Waves:
-        return _waves(*self.shape(), self.n_past, self.horizon)
+    def waves(self) -> Waves:
+        return waves_of(*self.shape(), self.n_past, self.horizon)
 
-    def seen(self, moments: _Moments, past: Tensor) -> _Seen:
+    def seen(self, moments: Moments, past: Tensor) -> Seen:
         """Moments of the states."""
-        return _Seen(past.T @ moments.past @ past, moments.cross @ past, moments.future)
+        return Seen(past.T @ moments.past @ past, moments.cross @ past, moments.future)
 
-    def noisy(self, seen: _Seen, past: Tensor, shift: float) -> _Seen:
+    def noisy(self, seen: Seen, past: Tensor, shift: float) -> Seen:
         """Moments as if all but the last value had noise, and no window's level were known.
 
         Noise keeps responses smooth; shifts of a window and its future by one random constant
         make forecasts follow the level.
         """
         level, variance = past.sum(0), shift * self.level
-        return _Seen(
+        return Seen(
             seen.past
             + self.noise * (past[:-1].T @ past[:-1])
             + variance * torch.outer(level, level),
@@ -317,110 +222,43 @@ class _Bank:
             seen.future + variance,
         )
 
-    def errors(self, moments: _Moments, weights: Tensor, penalty: Penalty) -> Tensor:
+    def errors(self, moments: Moments, weights: Tensor, penalty: Penalty) -> Tensor:
         """Mean squared error of every step at the best amplitudes, which are held fixed."""
         waves = self.waves()
         seen = self.noisy(self.seen(moments, waves.past), waves.past, penalty.shift)
         with torch.no_grad():
-            amplitude = _amplitudes(waves.ahead, seen, weights, penalty)
-        return _errors(_rows(waves.ahead, amplitude), seen)
+            amplitude = best_amplitudes(waves.ahead, seen, weights, penalty)
+        return squared_errors(response_rows(waves.ahead, amplitude), seen)
 
     @torch.no_grad()
     def choose_penalty(self, moments: WindowMoments, weights: Tensor, persistent: bool) -> _Choice:
         """Penalty with the least cross-validated error, and that error of every step."""
         waves = self.waves()
         blocks = [
-            self.seen(_Moments(*block), waves.past) for block in zip(*moments[:3], strict=True)
+            self.seen(Moments(*block), waves.past) for block in zip(*moments[:3], strict=True)
         ]
         penalties = [Penalty(size, persistent, shift) for shift in _SHIFTS for size in _SIZES]
         total = weights.new_zeros(len(penalties), len(weights))
-        for own, weight, share in zip(blocks, moments.weight, _apart(moments), strict=True):
-            rest = _Seen(
+        for own, weight, share in zip(blocks, moments.weight, shares_apart(moments), strict=True):
+            rest = Seen(
                 *(
                     torch.tensordot(share, torch.stack(part), 1)
                     for part in zip(*blocks, strict=True)
                 )
             )
             normal = {
-                shift: _normal_equations(waves.ahead, self.noisy(rest, waves.past, shift), weights)
+                shift: normal_equations(waves.ahead, self.noisy(rest, waves.past, shift), weights)
                 for shift in _SHIFTS
             }
-            rows = (_rows(waves.ahead, normal[p.shift].solve(p)) for p in penalties)
-            total += weight * torch.stack([_errors(own_rows, own) for own_rows in rows])
+            rows = (response_rows(waves.ahead, normal[p.shift].solve(p)) for p in penalties)
+            total += weight * torch.stack([squared_errors(own_rows, own) for own_rows in rows])
         best = int((total @ weights).argmin())
         return _Choice(penalties[best], total[best] / moments.weight.sum())
 
     @torch.no_grad()
-    def result(self, moments: _Moments, weights: Tensor, chosen: _Choice) -> FittedResponses:
+    def result(self, moments: Moments, weights: Tensor, chosen: _Choice) -> FittedResponses:
         """Return the groups at the best amplitudes."""
         waves = self.waves()
         seen = self.noisy(self.seen(moments, waves.past), waves.past, chosen.penalty.shift)
-        amplitude = _amplitudes(waves.ahead, seen, weights, chosen.penalty)
+        amplitude = best_amplitudes(waves.ahead, seen, weights, chosen.penalty)
         return FittedResponses(*self.shape(), amplitude, chosen.errors)
-
-
-def _apart(moments: WindowMoments) -> Tensor:
-    """Shares of the blocks from which each block is forecast ``(J, J)``: those far enough away."""
-    blocks = torch.arange(len(moments.weight))
-    distance = (blocks[:, None] - blocks).abs()
-    shares = moments.weight * (distance > moments.neighbours)
-    for fallback in (distance > 0, distance >= 0):
-        empty = shares.sum(1, keepdim=True) == 0
-        shares = torch.where(empty, moments.weight * fallback, shares)
-    return shares / shares.sum(1, keepdim=True)
-
-
-def _errors(rows: Tensor, seen: _Seen) -> Tensor:
-    quadratic = ((rows @ seen.past) * rows).sum(1)
-    errors: Tensor = quadratic - 2.0 * (rows * seen.cross).sum(1) + seen.future
-    return errors
-
-
-class _Normal(NamedTuple):
-    """Normal equations of the amplitudes ``(c_0 of all groups, c_1 of all groups)``."""
-
-    matrix: Tensor
-    target: Tensor
-
-    def solve(self, penalty: Penalty) -> Tensor:
-        """Amplitudes ``(G, 2)``."""
-        diagonal = self.matrix.diagonal()
-        size = diagonal.mean().clamp_min(torch.finfo(diagonal.dtype).tiny)
-        ridge = (penalty.size * size).expand(len(diagonal)).clone()
-        ridge[0] = _STIFF * size if penalty.persistent else 0.0
-        target = self.target.clone()
-        target[0] += ridge[0]
-        system = self.matrix + torch.diag(ridge + _JITTER * size)
-        factor = torch.linalg.cholesky_ex(system).L
-        solved = torch.cholesky_solve(target.unsqueeze(1), factor).squeeze(1)
-        return solved.unflatten(0, (2, -1)).T
-
-
-def _normal_equations(ahead: Tensor, seen: _Seen, weights: Tensor) -> _Normal:
-    r"""Curvature and slope of sum_h w_h e_h in the amplitudes.
-
-    The row of step h is linear in each amplitude: c_0 puts (Re, -Im) of lambda^h e^{iwh} on the
-    two coordinates of a state, c_1 puts (Im, Re). Products of two amplitudes meet the states'
-    moments entry by entry.
-    """
-    real, imag = ahead.real, ahead.imag
-    first, second = torch.cat((real, -imag), dim=1), torch.cat((imag, real), dim=1)
-    weighted = weights[:, None]
-
-    def meet(one: Tensor, other: Tensor) -> Tensor:
-        product = ((weighted * one).T @ other) * seen.past
-        folded: Tensor = product.unflatten(0, (2, -1)).sum(0).unflatten(1, (2, -1)).sum(1)
-        return folded
-
-    mixed = meet(first, second)
-    upper = torch.cat((meet(first, first), mixed), dim=1)
-    lower = torch.cat((mixed.T, meet(second, second)), dim=1)
-    target = [
-        (weighted * part * seen.cross).sum(0).unflatten(0, (2, -1)).sum(0)
-        for part in (first, second)
-    ]
-    return _Normal(torch.cat((upper, lower)), torch.cat(target))
-
-
-def _amplitudes(ahead: Tensor, seen: _Seen, weights: Tensor, penalty: Penalty) -> Tensor:
-    return _normal_equations(ahead, seen, weights).solve(penalty)
