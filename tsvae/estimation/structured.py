@@ -13,6 +13,7 @@ from tsvae.estimation.building import Sizes, resolve_sizes
 from tsvae.estimation.calibration import fit_spread
 from tsvae.estimation.covariates import InputDesign
 from tsvae.estimation.engine import Engine
+from tsvae.estimation.filling import learn_to_fill
 from tsvae.estimation.fitting import TrainingData, fit_model
 from tsvae.estimation.held_back import measure_factors, rows_to_hold_back, without_last
 from tsvae.estimation.reading import Problem
@@ -29,17 +30,13 @@ from tsvae.estimation.settings import (
 from tsvae.estimation.spread import ForecastSpread
 from tsvae.estimation.starting import build_at_start, given_periods
 from tsvae.models import SVAE
-from tsvae.models.predictive import fit_smoothing_readout
 from tsvae.nn import get_likelihood
-from tsvae.panel import Panel, PanelIndex, calendar_features, concat, gather
+from tsvae.panel import Panel, PanelIndex, calendar_features, concat
 from tsvae.training import BetaSchedule, Callback, TrainingLog
 
 __all__ = ["StructuredFit", "fit_structured"]
 
 _FEW_CYCLES = 60.0  # of a season: too few for states to learn it
-_FILL_SHARE = 0.2  # of entries, hidden singly and in blocks each
-_FILL_BLOCKS = (4, 12, 24)
-_FILL_ENTRIES = 50_000  # of windows that filling gaps is learned on
 
 
 @dataclass(frozen=True)
@@ -189,40 +186,6 @@ def _fit_once(
     )
     engine = fitted.engine(params)
     return fitted if engine.draws_forecasts else replace(fitted, spread=fit_spread(engine, problem))
-
-
-def learn_to_fill(model: SVAE, data: TrainingData, sizes: Sizes, seed: int) -> None:
-    """Hide entries of some training windows, and fit how smoothed states show them."""
-    rng = np.random.default_rng(seed)
-    width = min(sizes.window, int(data.lengths.max()))
-    rows = np.maximum(data.lengths - width, 0)
-    at_most = max(2, _FILL_ENTRIES // (width * data.values.shape[-1]))
-    per_series = max(1, at_most // len(rows))
-    series = np.repeat(np.arange(len(rows))[:at_most], per_series)
-    share = np.tile(np.linspace(0.0, 1.0, per_series), len(rows[:at_most]))
-    starts = np.round(share * rows[series]).astype(np.int64)
-    x, mask = gather(data.values, series, starts, width), gather(data.mask, series, starts, width)
-    visible = mask & ~_holes(mask.shape, rng)
-    inputs = None if data.inputs is None else gather(data.inputs, series, starts, width)
-    fit_smoothing_readout(
-        model,
-        torch.tensor(np.where(mask, x, 0.0), dtype=torch.float32),
-        torch.tensor(mask),
-        torch.tensor(visible),
-        None if inputs is None else torch.tensor(inputs, dtype=torch.float32),
-    )
-
-
-def _holes(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Entries to hide: single ones, and blocks of a few lengths."""
-    holes = rng.random(shape) < _FILL_SHARE
-    for length in _FILL_BLOCKS:
-        begins = rng.random(shape) < _FILL_SHARE / length / len(_FILL_BLOCKS)
-        reach = np.cumsum(begins, axis=1)
-        before = np.zeros_like(reach)
-        before[:, length:] = reach[:, :-length]
-        holes |= reach > before
-    return holes
 
 
 def _calibrates(params: Parameters) -> bool:
