@@ -214,3 +214,13 @@ def test_data_that_never_move(level):
     band = forecaster.predict_interval(coverage=0.9)
     assert np.isfinite(band).all()
     np.testing.assert_allclose(forecaster.predict(), level, rtol=1e-5, atol=1e-5)
+
+
+def test_a_start_from_moments_is_the_fit_unless_epochs_are_asked_for():
+    wave = np.sin(np.arange(90) / 3.0)[:, None]
+    settings = {"horizon": 4, "context_length": 16, "latent_dim": 8, "random_state": 0}
+    fitted = SVAEForecaster(**settings).fit(wave)
+    assert fitted.training_log_.rows == []
+    assert fitted.training_log_.stop_reason == "max_epochs"
+    assert len(SVAEForecaster(**settings, max_epochs=2).fit(wave).training_log_.rows) == 2
+    assert len(SVAEForecaster(**settings, start="roles").fit(wave).training_log_.rows) == 10
