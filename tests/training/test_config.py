@@ -10,7 +10,7 @@ from tsvae.training import TrainingConfig
 @pytest.mark.parametrize(
     ("name", "value", "error"),
     [
-        ("max_epochs", 0, ValueError),
+        ("max_epochs", -1, ValueError),
         ("max_epochs", 1.5, TypeError),
         ("max_epochs", "a", TypeError),
         ("max_epochs", None, TypeError),

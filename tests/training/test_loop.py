@@ -35,6 +35,16 @@ def test_quadratic_converges_to_its_minimum(toys):
     assert log["step"][-1] == 300 and len(model.steps) == 300
 
 
+@pytest.mark.parametrize("lr_schedule", ["cosine", "constant", "plateau", "one_cycle"])
+def test_no_epochs_leave_the_model_as_it_is(toys, lr_schedule):
+    model = toys.Quadratic()
+    before = model.p.data.clone()
+    config = toys.config(max_epochs=0, lr_schedule=lr_schedule)
+    log = train(model, toys.target, config=config, generator=toys.generator())
+    assert log.rows == [] and log.stop_reason == "max_epochs"
+    torch.testing.assert_close(model.p.data, before, atol=0, rtol=0)
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "adafactor"])
 def test_every_optimizer_goes_downhill(toys, optimizer):
     model = toys.Quadratic()
