@@ -12,7 +12,7 @@ from scipy.special import ndtr
 from tsvae.estimation.building import Sizes
 from tsvae.estimation.engine import Engine
 from tsvae.estimation.reading import Problem
-from tsvae.estimation.spread import KNOTS, step_groups
+from tsvae.estimation.spread import KNOTS, step_centres, step_groups
 from tsvae.metrics._conformal import conformal_quantile
 
 __all__ = ["HeldBack", "measure_factors", "rows_to_hold_back", "without_last"]
@@ -105,13 +105,11 @@ def measure_factors(engine: Engine, problem: Problem, rows: int) -> HeldBack:
     at = (series[:, None], ends[:, None] + np.arange(horizon))
     seen = panel.mask[at] & np.asarray(histories.mask.any(axis=1))[:, None]
     horizons = rows / horizon * panel.n_series
-    groups = step_groups(horizon)
     factors = [
         _group_factors(values[at][:, group], bounds[:, group], seen[:, group], horizons)
-        for group in groups
+        for group in step_groups(horizon)
     ]
-    steps = np.array([np.exp(np.log(group + 1.0).mean()) for group in groups])
-    return HeldBack(steps, np.array(factors))
+    return HeldBack(step_centres(horizon), np.array(factors))
 
 
 def _group_factors(values: Array, bounds: Array, seen: Mask, horizons: float) -> Array:

@@ -31,7 +31,7 @@ _LEAST_FITTED_DIM = 4  # an anchor and one more group
 
 # What training does where nothing is said: a start fitted to moments is the fit already (steps of
 # any size lost some of what it had found), from any other training does the work.
-_POLISH = {
+_FITTED = {
     "elbo_weight": 0.0,
     "learning_rate": 1e-4,
     "natural_learning_rate": 1e-4,
@@ -68,8 +68,8 @@ def _is_closed(params: Parameters) -> bool:
 
 def resolve_training(params: Parameters, n_features: int) -> dict[str, Any]:
     """Parameters with numbers in place of the ``None`` of rates, epochs and ELBO weight."""
-    polish = starts_fitted(params, n_features) and not len(params["hidden_sizes"])
-    defaults = _POLISH if polish else _WORK
+    fitted = starts_fitted(params, n_features) and not len(params["hidden_sizes"])
+    defaults = _FITTED if fitted else _WORK
     missing = {name: value for name, value in defaults.items() if params[name] is None}
     return {**params, **missing}
 

@@ -16,7 +16,15 @@ from torch import Tensor
 from tsvae.estimation.table import TablePredictive, map_scores
 from tsvae.models.predictive import NormalPredictive, SamplePredictive
 
-__all__ = ["KNOTS", "LOG_BOUND", "ForecastSpread", "monotone", "step_groups", "window_sizes"]
+__all__ = [
+    "KNOTS",
+    "LOG_BOUND",
+    "ForecastSpread",
+    "monotone",
+    "step_centres",
+    "step_groups",
+    "window_sizes",
+]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -43,6 +51,11 @@ def step_groups(horizon: int) -> list[NDArray[np.int64]]:
     """
     edges = np.unique(np.round(np.geomspace(1, horizon + 1, _MOST_GROUPS + 1)).astype(np.int64))
     return [np.arange(a, b) - 1 for a, b in pairwise(edges)]
+
+
+def step_centres(horizon: int) -> Array:
+    """Geometric mean of the steps ahead (1-based) of each group, ``(K,)``."""
+    return np.array([np.exp(np.log(group + 1.0).mean()) for group in step_groups(horizon)])
 
 
 def window_sizes(values: Array, mask: Mask) -> Array:
@@ -90,7 +103,7 @@ class ForecastSpread:
     @classmethod
     def plain(cls, n_features: int, horizon: int = 1) -> ForecastSpread:
         """Spread that leaves forecasts as they are."""
-        steps = np.array([np.exp(np.log(group + 1.0).mean()) for group in step_groups(horizon)])
+        steps = step_centres(horizon)
         table = np.tile(KNOTS, (len(steps), 1))
         zeros = np.zeros((len(steps), n_features))
         return cls(0.0, np.zeros(n_features), steps, zeros, table)
