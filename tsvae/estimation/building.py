@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tsvae.lds import LDSParameters
 from tsvae.models import SVAE
@@ -237,6 +238,8 @@ class Start(NamedTuple):
         Observation noise in that unit; None: as the model has it.
     strength : float
         Observations that the dynamics rest on.
+    coupling : Tensor (D, D) or None
+        Of the states at the origin of a forecast; None: the model has none.
     """
 
     dynamics: LDSParameters | None
@@ -244,6 +247,7 @@ class Start(NamedTuple):
     scale: Array | None = None
     noise_scale: float | None = None
     strength: float = STRENGTH
+    coupling: Tensor | None = None
 
 
 def start_model(

@@ -119,6 +119,7 @@ def model_settings(
         "scale_start": _SCALE_START,
         "level_entries": sizes.level_entries,
         "learn_scale": channelwise and real and n_features > 1,
+        "coupled": starts_fitted(params, n_features),
         "own_smoothing": starts_fitted(params, n_features) and _is_closed(params),
         "n_samples": _TRAINING_SAMPLES,
         "elbo_weight": params["elbo_weight"],

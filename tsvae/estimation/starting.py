@@ -102,6 +102,8 @@ def build_at_start(
             model.log_scale.copy_(torch.as_tensor(np.log(scale)))
         if effects is not None:
             model.covariate_matrix.copy_(torch.as_tensor(effects))
+        if start.coupling is not None and model.coupling is not None:
+            model.coupling.matrix.copy_(start.coupling)
     return model
 
 
@@ -176,6 +178,7 @@ def fit_start(
         _error_scale(errors, weight, spread.noise),
         start.noise_scale,
         max(float(mask.sum()), STRENGTH),
+        start.coupling,
     )
 
 

@@ -46,12 +46,15 @@ class FittedStart(NamedTuple):
         G groups of two.
     bank : FilterBank
         Encoder and decoder of one variable.
+    coupling : Tensor (D, D)
+        Of the states at the origin of a forecast.
     noise_scale : float
         Standard deviation of the observation noise.
     """
 
     dynamics: LDSParameters
     bank: FilterBank
+    coupling: Tensor
     noise_scale: float
 
 
@@ -86,7 +89,13 @@ def fitted_start(fitted: FittedResponses) -> FittedStart:
     bank = FilterBank(
         precision.flatten().float(), shown.flatten(), fitted.amplitude.flatten().float()
     )
-    return FittedStart(LDSParameters(**single), bank, variances.noise**0.5)
+    coupling = _pairs(_pairs(fitted.coupling).T).T.float()
+    return FittedStart(LDSParameters(**single), bank, coupling, variances.noise**0.5)
+
+
+def _pairs(rows: Tensor) -> Tensor:
+    """First coordinates of all groups, then second ones -> the two of each group together."""
+    return rows.unflatten(0, (2, -1)).transpose(0, 1).flatten(0, 1)
 
 
 class _Variances(NamedTuple):

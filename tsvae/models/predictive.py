@@ -151,7 +151,10 @@ def _last_states(
     for part in others.split(at_once) if len(others) else ():
         rows.append(part)
         states.append(_filtered_states(model, window, part, lengths))
-    return _Ahead(frame, _in_order(rows, states))
+    state = _in_order(rows, states)
+    if model.coupling is not None:
+        state = state._replace(mean=model.coupling(state.mean))
+    return _Ahead(frame, state)
 
 
 def _filtered_states(model: SVAE, window: Window, rows: Tensor, lengths: Tensor) -> State:

@@ -25,11 +25,13 @@ is chosen by cross-validation over blocks of time.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from tsvae.models.coupling import coupling_squares
 from tsvae.models.moments import Moments, WindowMoments, roughness, shares_apart
 from tsvae.models.response_squares import (
     Penalty,
@@ -50,11 +52,13 @@ ANCHOR_GAIN = 0.98
 _INPUT_NOISE = 2.0  # variance added to all but the last value, in units of their roughness
 _SIZES = tuple(10.0 ** (0.5 * k) for k in range(-6, 5))  # of penalties, 1e-3 to 1e2
 _ANGLE_RATE = 0.02  # of the rate of the radii
+_COUPLINGS = (*(10.0 ** (0.5 * k) for k in range(-4, 4)), math.inf)  # penalties on couplings
 _SHIFTS = (1.0, 0.1, 0.01)  # variances of shifts, in units of the past's
 _WARM_UP = 0.1
 _BEYOND = 0.25  # weight of steps beyond the horizon
 _REWEIGHT_EVERY = 10
 _LEAST_ERROR = 1e-8  # of the variance ahead
+_LEAST_SHARE = 1e-2  # of the errors of most steps
 
 
 class FittedResponses(NamedTuple):
@@ -70,6 +74,8 @@ class FittedResponses(NamedTuple):
         1 - mu / lambda, share of a new value in the state.
     amplitude : Tensor (G, 2)
         c, x per unit of a state.
+    coupling : Tensor (2G, 2G)
+        Delta, see :mod:`tsvae.models.coupling`; first coordinates of all groups, then second ones.
     errors : Tensor (H,)
         Mean squared error h steps ahead, cross-validated.
     """
@@ -78,13 +84,15 @@ class FittedResponses(NamedTuple):
     radius: Tensor
     gain: Tensor
     amplitude: Tensor
+    coupling: Tensor
     errors: Tensor
 
 
 def forecast_map(fitted: FittedResponses, n_past: int, horizon: int) -> Tensor:
     """M, ``(H, L)``; column 0 belongs to the oldest value."""
     waves = waves_of(fitted.angles, fitted.radius, fitted.gain, n_past, horizon)
-    return response_rows(waves.ahead, fitted.amplitude) @ waves.past.T
+    rows = response_rows(waves.ahead, fitted.amplitude)
+    return (rows + rows @ fitted.coupling) @ waves.past.T
 
 
 def fit_responses(
@@ -154,13 +162,20 @@ def _fit(
         if step % _REWEIGHT_EVERY == _REWEIGHT_EVERY - 1:
             weights = _weights(errors.detach(), everything.future, counts)
             chosen = bank.choose_penalty(moments, weights, persistent)
-    return bank.result(everything, weights, bank.choose_penalty(moments, weights, persistent))
+    chosen = bank.choose_penalty(moments, weights, persistent)
+    return bank.result(moments, weights, chosen)
 
 
 def _weights(errors: Tensor, future: Tensor, counts: Tensor) -> Tensor:
     """Weights of the steps ahead: inverse errors, as in a likelihood; mean 1."""
-    inverse = counts / errors.clamp_min(_LEAST_ERROR * future.mean().clamp_min(_LEAST_ERROR))
+    inverse = counts / _positive(errors, future)
     return inverse / inverse.mean()
+
+
+def _positive(errors: Tensor, future: Tensor) -> Tensor:
+    """Errors, but none far below all others: moments of pairs may even have negative ones."""
+    least = (_LEAST_ERROR * future.mean()).clamp_min(_LEAST_ERROR**2)
+    return errors.clamp_min(max(float(least), _LEAST_SHARE * float(errors.median())))
 
 
 def _schedule(step: int, n_steps: int) -> float:
@@ -174,6 +189,12 @@ def _schedule(step: int, n_steps: int) -> float:
 class _Choice(NamedTuple):
     penalty: Penalty
     errors: Tensor  # (H,), cross-validated
+
+
+class _Fold(NamedTuple):
+    own: Seen
+    others: Seen
+    weight: Tensor
 
 
 class _Bank:
@@ -234,31 +255,58 @@ class _Bank:
     def choose_penalty(self, moments: WindowMoments, weights: Tensor, persistent: bool) -> _Choice:
         """Penalty with the least cross-validated error, and that error of every step."""
         waves = self.waves()
-        blocks = [
-            self.seen(Moments(*block), waves.past) for block in zip(*moments[:3], strict=True)
-        ]
         penalties = [Penalty(size, persistent, shift) for shift in _SHIFTS for size in _SIZES]
         total = weights.new_zeros(len(penalties), len(weights))
-        for own, weight, share in zip(blocks, moments.weight, shares_apart(moments), strict=True):
-            rest = Seen(
-                *(
-                    torch.tensordot(share, torch.stack(part), 1)
-                    for part in zip(*blocks, strict=True)
-                )
-            )
+        for fold in self.folds(moments, waves):
             normal = {
-                shift: normal_equations(waves.ahead, self.noisy(rest, waves.past, shift), weights)
+                shift: normal_equations(
+                    waves.ahead, self.noisy(fold.others, waves.past, shift), weights
+                )
                 for shift in _SHIFTS
             }
             rows = (response_rows(waves.ahead, normal[p.shift].solve(p)) for p in penalties)
-            total += weight * torch.stack([squared_errors(own_rows, own) for own_rows in rows])
+            total += fold.weight * torch.stack([squared_errors(own, fold.own) for own in rows])
         best = int((total @ weights).argmin())
         return _Choice(penalties[best], total[best] / moments.weight.sum())
 
+    def folds(self, moments: WindowMoments, waves: Waves) -> Iterator[_Fold]:
+        """Each block, and the blocks from which it is forecast."""
+        blocks = [
+            self.seen(Moments(*block), waves.past) for block in zip(*moments[:3], strict=True)
+        ]
+        stacked = [torch.stack(part) for part in zip(*blocks, strict=True)]
+        for own, weight, share in zip(blocks, moments.weight, shares_apart(moments), strict=True):
+            yield _Fold(own, Seen(*(torch.tensordot(share, part, 1) for part in stacked)), weight)
+
     @torch.no_grad()
-    def result(self, moments: Moments, weights: Tensor, chosen: _Choice) -> FittedResponses:
-        """Return the groups at the best amplitudes."""
+    def choose_coupling(
+        self, moments: WindowMoments, waves: Waves, weights: Tensor, chosen: _Choice
+    ) -> tuple[float, Tensor]:
+        """Penalty on the coupling with the least cross-validated error, and that error."""
+        uncoupled = _positive(chosen.errors, moments.future)
+        total = weights.new_zeros(len(_COUPLINGS), len(weights))
+        for fold in self.folds(moments, waves):
+            others = self.noisy(fold.others, waves.past, chosen.penalty.shift)
+            amplitude = best_amplitudes(waves.ahead, others, weights, chosen.penalty)
+            rows = response_rows(waves.ahead, amplitude)
+            squares = coupling_squares(rows, others, weights, uncoupled)
+            coupled = (rows + rows @ squares.solve(penalty) for penalty in _COUPLINGS)
+            total += fold.weight * torch.stack([squared_errors(own, fold.own) for own in coupled])
+        best = int((total @ weights).argmin())
+        return _COUPLINGS[best], total[best] / moments.weight.sum()
+
+    @torch.no_grad()
+    def result(
+        self, moments: WindowMoments, weights: Tensor, chosen: _Choice
+    ) -> FittedResponses:
+        """Return the groups at the best amplitudes and coupling."""
         waves = self.waves()
-        seen = self.noisy(self.seen(moments, waves.past), waves.past, chosen.penalty.shift)
+        everything = moments.pooled(torch.ones_like(moments.weight, dtype=torch.bool))
+        seen = self.noisy(self.seen(everything, waves.past), waves.past, chosen.penalty.shift)
         amplitude = best_amplitudes(waves.ahead, seen, weights, chosen.penalty)
-        return FittedResponses(*self.shape(), amplitude, chosen.errors)
+        penalty, errors = self.choose_coupling(moments, waves, weights, chosen)
+        rows = response_rows(waves.ahead, amplitude)
+        coupling = coupling_squares(
+            rows, seen, weights, _positive(chosen.errors, moments.future)
+        ).solve(penalty)
+        return FittedResponses(*self.shape(), amplitude, coupling, errors)

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from tsvae.lds import Potentials, chain_lengths, unique_patterns
+from tsvae.models.coupling import StateCoupling
 from tsvae.models.graphical import StatePosterior, get_graphical_model
 from tsvae.models.readout import linear_readout
 from tsvae.models.smoothing_readout import SmoothingReadout
@@ -93,6 +94,8 @@ class SVAE(nn.Module):
     own_smoothing : bool, default=False
         Read smoothed values out of the states by a matrix of their own, see
         :mod:`tsvae.models.smoothing_readout`: a bank of filters fitted to forecasts asks for that.
+    coupled : bool, default=False
+        Correct the states from which forecasts start, see :mod:`tsvae.models.coupling`.
     n_samples : int, default=4
         Posterior samples S where no closed form exists.
     elbo_weight, forecast_weight : float, default=1.0
@@ -142,6 +145,7 @@ class SVAE(nn.Module):
         level_entries: int = 0,
         learn_scale: bool = False,
         own_smoothing: bool = False,
+        coupled: bool = False,
         n_samples: int = 4,
         elbo_weight: float = 1.0,
         elbo_share: float = 1.0,
@@ -207,6 +211,7 @@ class SVAE(nn.Module):
         self.smoothing: SmoothingReadout | None = None
         if own_smoothing:
             self.smoothing = SmoothingReadout(latent_dim, width)
+        self.coupling: StateCoupling | None = StateCoupling(latent_dim) if coupled else None
         linear = skip and not decoder_sizes and scale != "network" and not final_sigmoid
         self.closed_form = linear and likelihood == "normal"
 
@@ -441,6 +446,8 @@ class SVAE(nn.Module):
         if inputs is not None:
             inputs = inputs[:, ahead].transpose(0, 1).flatten(0, 1)
         state = self.dynamics.states_at(filtered, potentials, origins)
+        if self.coupling is not None:
+            state = state._replace(mean=self.coupling(state.mean))
         if self.closed_form and inputs is None:
             log_prob = self._closed_forecast(state, y, horizon)
         else:

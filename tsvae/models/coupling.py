@@ -1,0 +1,109 @@
+r"""Coupling of states at the origin of a forecast.
+
+The groups of a bank of filters each take the same value for their own, while it is the sum of all
+that explains it. What one group has seen tells how to correct another one,
+
+.. math::
+    \hat x_{T+h} = C A^h (I + \Delta)\, E[z_T | x_{1..T}],
+
+with one matrix :math:`\Delta` for all horizons. With rows :math:`E_h = C A^h`, second moments S of
+the states and R of futures with states, it minimises
+
+.. math::
+    \sum_h w_h \Big( e_h(\Delta) + \lambda s\, \frac{e_h}{\bar e} |E_h \Delta|^2 \Big)
+    + \lambda s \epsilon |\Delta|^2,
+
+where e_h is the mean squared error h steps ahead and s the mean variance of a state: noise and
+errors that are larger ask for a stronger prior, as in a Bayesian regression. Both quadratic forms
+in the rows are brought to a diagonal together, as is S: each penalty costs three products.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tsvae.models.response_squares import Seen
+
+__all__ = ["CouplingSquares", "StateCoupling", "coupling_squares"]
+
+_EVENNESS = 0.1  # epsilon, of the mean of the rows' squares
+_LEAST = 1e-12
+
+
+class StateCoupling(nn.Module):
+    """Linear correction of the state from which a forecast starts.
+
+    Parameters
+    ----------
+    latent_dim : int
+        D.
+    """
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(torch.zeros(latent_dim, latent_dim))  # Delta
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Corrected means ``(..., D)``."""
+        return states + states @ self.matrix.T
+
+
+class CouplingSquares(NamedTuple):
+    """The least squares of a coupling, brought to a diagonal.
+
+    Attributes
+    ----------
+    left : Tensor (D, D)
+        T, with T' P T = I and T' A T diagonal.
+    right : Tensor (D, D)
+        Eigenvectors of S.
+    curvature : Tensor (D, D)
+        Products of the eigenvalues.
+    slope : Tensor (D, D)
+    """
+
+    left: Tensor
+    right: Tensor
+    curvature: Tensor
+    slope: Tensor
+
+    def solve(self, penalty: float) -> Tensor:
+        """Delta ``(D, D)``; 0 for an infinite penalty."""
+        return self.left @ (self.slope / (self.curvature + penalty)) @ self.right.T
+
+
+def coupling_squares(
+    rows: Tensor, seen: Seen, weights: Tensor, errors: Tensor
+) -> CouplingSquares:
+    """Prepare the least squares of a coupling.
+
+    Parameters
+    ----------
+    rows : Tensor (H, D)
+        E, forecasts per unit of a state.
+    seen : Seen
+        Moments of the states.
+    weights : Tensor (H,)
+        Of the steps ahead.
+    errors : Tensor (H,)
+        Mean squared errors without coupling.
+
+    Returns
+    -------
+    CouplingSquares
+    """
+    size = seen.past.diagonal().mean().clamp_min(_LEAST)
+    weighted = weights[:, None] * rows
+    prior = rows.T @ ((errors / errors.mean().clamp_min(_LEAST))[:, None] * weighted)
+    even = (_EVENNESS * prior.diagonal().mean()).clamp_min(_LEAST)
+    prior = prior + even * torch.eye(len(prior), dtype=prior.dtype)
+    white = torch.linalg.inv(torch.linalg.cholesky(prior))
+    values, vectors = torch.linalg.eigh(white @ (rows.T @ weighted) @ white.T)
+    left = white.T @ vectors
+    variances, right = torch.linalg.eigh(seen.past / size)
+    slope = left.T @ (weighted.T @ (seen.cross - rows @ seen.past) / size) @ right
+    curvature = values.clamp_min(0.0)[:, None] * variances.clamp_min(0.0)
+    return CouplingSquares(left, right, curvature, slope)
