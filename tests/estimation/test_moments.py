@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tsvae import SVAEForecaster
+from tsvae.estimation import starting
 from tsvae.estimation.building import resolve_sizes
 from tsvae.estimation.moments import measure_errors, variable_weights, window_moments
 from tsvae.estimation.seasons import has_effect
@@ -21,6 +22,17 @@ def panel_of(n_steps=120, missing=0.0, seed=0):
     return np.where(mask, values, 0.0), mask
 
 
+def bridged(x, seen):
+    """Straight lines between the first and the last value seen."""
+    at = np.flatnonzero(seen)
+    if not len(at):
+        return x, seen
+    inside = np.arange(at[0], at[-1] + 1)
+    x, seen = x.copy(), seen.copy()
+    x[inside], seen[inside] = np.interp(inside, at, x[at]), True
+    return x, seen
+
+
 def windows(values, mask, sizes, horizon, origins):
     """Yield past, its mask, future and its mask of every origin and variable."""
     length = sizes.context if sizes.context < sizes.window else sizes.window - 1
@@ -29,6 +41,7 @@ def windows(values, mask, sizes, horizon, origins):
             past, seen = np.zeros(length), np.ones(length, bool)
             begin = max(origin - length, 0)
             own, own_mask = values[0, begin:origin, f], mask[0, begin:origin, f]
+            own, own_mask = bridged(own, own_mask)
             first = np.flatnonzero(own_mask)[: sizes.level_entries]
             level = own[first].mean() if len(first) else 0.0
             past[length - len(own) :] = np.where(own_mask, own - level, 0.0)
@@ -56,12 +69,13 @@ def test_moments_by_a_loop(missing):
         for f, past, seen, future, known in windows(values, mask, sizes, 4, blocks[block]):
             last = past[np.flatnonzero(seen)[-1]]
             x, y = (past - last) * seen, (future - last) * known
-            parts = (np.outer(y, x), x * last, y * last, last**2)
-            entries = (np.outer(known, seen), seen, known, 1.0)
+            share = known.mean()
+            parts = (np.outer(y, x), share * x * last, y * last, share * last**2)
+            entries = (np.outer(known, seen), share * seen, known, share)
             for name, part, entry in zip(names, parts, entries, strict=True):
                 sums[name] += weight[f] * part
                 counts[name] += entry
-        mean = {name: sums[name] / np.maximum(counts[name], 1) for name in names}
+        mean = {name: sums[name] / np.maximum(counts[name], 1.0) for name in names}
         expected = mean["cross"] + mean["past"] + mean["future"][:, None] + mean["last"]
         known = counts["cross"] > 0
         np.testing.assert_allclose(
@@ -119,7 +133,6 @@ def test_errors_by_a_loop():
 
 def test_the_model_forecasts_as_fitted():
     """Filter and roll-out of the built model are the linear map that the moments gave."""
-    import tsvae.estimation.starting as starting
     from tsvae.models.response_fit import forecast_map
 
     kept = []
@@ -140,9 +153,15 @@ def test_the_model_forecasts_as_fitted():
     model = forecaster.model_
     response = window_response(model, 40, torch.zeros(1, 1, 1))
     readout = linear_readout(model.dynamics.plug_in(), model.decoder.emission_matrix, 6)
-    found = readout.gain[:, 0] @ response.weight[:, 0].T
+    found = readout.gain[:, 0] @ model.coupling(response.weight[:, 0]).T
     wanted = forecast_map(kept[0], 40, 6)
     np.testing.assert_allclose(found.numpy(), wanted.numpy(), atol=0.01)
+
+
+def test_errors_are_never_below_those_in_the_data():
+    expected = torch.tensor([-0.5, 2.0], dtype=torch.float64)
+    errors, weight = np.array([[1.0, 1.0], [3.0, np.nan]]), np.ones(2)
+    np.testing.assert_allclose(starting._at_least(expected, errors, weight), [2.0, 2.0])
 
 
 def test_effect_of_a_season_and_none_on_a_random_walk():

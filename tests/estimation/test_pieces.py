@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tsvae import SVAEForecaster
 from tsvae.estimation import engine as engine_module
 from tsvae.estimation.pieces import batches_of_pieces
-from tsvae.models import predictive
+from tsvae.models import origins
 
 sizes = st.integers(1, 30)
 
@@ -55,7 +55,7 @@ def fitted(request, data):
 @pytest.mark.parametrize("method", ["impute", "transform", "score_samples", "predict"])
 def test_batches_change_nothing(fitted, data, method, monkeypatch):
     together = getattr(fitted, method)(data)
-    monkeypatch.setattr(predictive, "_STATES_AT_ONCE", 1)
+    monkeypatch.setattr(origins, "_STATES_AT_ONCE", 1)
     if fitted.likelihood == "normal":  # draws belong to batches: those of sampled models stay
         monkeypatch.setattr(engine_module, "_ENTRIES_PER_PASS", 1)
         monkeypatch.setattr(engine_module, "_STATES_PER_PASS", 1)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
+from tsvae.models.coupling import StateCoupling
 from tsvae.models.predictive import (
     NormalPredictive,
     SamplePredictive,
@@ -312,3 +313,50 @@ def test_single_precision_agrees(case):
     assert single.mean.dtype == torch.float32
     error = (single.mean - double.mean).norm() / double.mean.norm()
     assert error < 1e-3
+
+
+@pytest.fixture
+def coupled(dense):
+    """A case without inner gaps, its model coupled."""
+    case = make_case(dense, "channelwise")
+    case.model.coupling = StateCoupling(2).double()
+    with torch.no_grad():
+        case.model.coupling.matrix.copy_(torch.tensor([[0.1, -0.4], [0.3, 0.2]]))
+    case.seen = torch.ones_like(case.seen)
+    return case
+
+
+def test_a_coupling_acts_on_the_state_after_the_last_value_seen(coupled):
+    """Coupled there, then carried over the rows that follow."""
+    model, n_seen = coupled.model, [T - 2, T, T]
+    coupled.seen[0, -2:] = False
+    found = forecast(model, coupled.x, coupled.seen, H)
+    params = model.requires_grad_(False).dynamics.plug_in()
+    a, bias = params.transition_matrix[0].numpy(), params.bias[0].numpy()
+    scale = model.log_scale.exp().numpy()
+    for b, rows in enumerate(n_seen):
+        part = coupled.x[b : b + 1, :rows], coupled.seen[b : b + 1, :rows]
+        z = smooth_latents(model, *part).mean[0, -1].unflatten(0, (F, 2)).numpy()
+        z = z + z @ model.coupling.matrix.numpy().T
+        for step in range(rows, T + H):
+            z = z @ a.T + bias.flatten()
+            if step >= T:
+                value = z @ model.decoder.emission_matrix[0].numpy() + model.decoder.offset.item()
+                close(found.mean[b, step - T], value * scale, rtol=1e-6)
+
+
+def test_density_of_a_row_is_that_of_its_coupled_forecast(coupled):
+    ahead = forecast(coupled.model, coupled.x[:, :-1], coupled.seen[:, :-1], 1)
+    density = one_step_log_density(coupled.model, coupled.x, coupled.seen)
+    wanted = norm.logpdf(coupled.x[:, -1], ahead.mean[:, 0], ahead.scale[:, 0]).sum(1)
+    np.testing.assert_allclose(density[:, -1], wanted, rtol=1e-8)
+
+
+def test_inner_gaps_are_bridged_before_a_coupling(coupled):
+    coupled.seen[1, 4:6] = False
+    found = forecast(coupled.model, coupled.x, coupled.seen, H)
+    filled = coupled.x.clone()
+    for step, share in ((4, 1 / 3), (5, 2 / 3)):
+        filled[1, step] = (1 - share) * coupled.x[1, 3] + share * coupled.x[1, 6]
+    wanted = forecast(coupled.model, filled, torch.ones_like(coupled.seen), H)
+    torch.testing.assert_close(found.mean, wanted.mean)

@@ -10,7 +10,13 @@ import torch
 
 from tsvae.models.fitted_start import fitted_start
 from tsvae.models.moments import WindowMoments
-from tsvae.models.response_fit import FittedResponses, _Bank, fit_responses, forecast_map
+from tsvae.models.response_fit import (
+    FittedResponses,
+    _Bank,
+    _weights,
+    fit_responses,
+    forecast_map,
+)
 from tsvae.models.response_squares import (
     STIFF,
     Penalty,
@@ -51,6 +57,7 @@ def some_responses():
         torch.tensor([1.0, 0.95, 0.8], dtype=torch.float64),
         torch.tensor([0.98, 0.3, 0.6], dtype=torch.float64),
         torch.tensor([[1.0, 0.0], [0.4, -0.7], [-0.3, 0.2]], dtype=torch.float64),
+        torch.tensor(np.random.default_rng(0).normal(size=(6, 6))),
         torch.linspace(0.5, 1.5, 4, dtype=torch.float64),
     )
 
@@ -58,17 +65,20 @@ def some_responses():
 def test_map_is_a_filter_followed_by_a_forecast():
     fitted = some_responses()
     x = np.random.default_rng(0).normal(size=9)
-    expected = np.zeros(4)
+    states, turns = np.zeros(3, complex), np.zeros(3, complex)
     for g in range(3):
         angle, radius, gain = (float(part[g]) for part in fitted[:3])
-        turn = radius * np.exp(1j * angle)
-        state = 0.0
+        turns[g] = radius * np.exp(1j * angle)
         for value in x:
-            state = (1.0 - gain) * turn * state + gain * value
-        for h in range(1, 5):
-            ahead = turn**h * state
-            first, second = fitted.amplitude[g].tolist()
-            expected[h - 1] += first * ahead.real + second * ahead.imag
+            states[g] = (1.0 - gain) * turns[g] * states[g] + gain * value
+    stacked = np.concatenate((states.real, states.imag))
+    stacked = stacked + fitted.coupling.numpy() @ stacked
+    states = stacked[:3] + 1j * stacked[3:]
+    expected = np.zeros(4)
+    for h in range(1, 5):
+        ahead = turns**h * states
+        first, second = fitted.amplitude.numpy().T
+        expected[h - 1] = (first * ahead.real + second * ahead.imag).sum()
     found = forecast_map(fitted, len(x), 4) @ torch.as_tensor(x)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
 
@@ -130,12 +140,34 @@ def test_a_wave_with_a_trend_is_forecast_closely():
     assert error < 5e-3 * y.var()
 
 
+def test_coupling_tells_a_wave_from_a_level():
+    """Each group takes all of a value for its own; the states of others tell how much is."""
+    time, rng = np.arange(3000), np.random.default_rng(5)
+    level = np.zeros(3000)
+    for t in range(1, 3000):
+        level[t] = 0.99 * level[t - 1] + rng.normal()
+    series = level + 3.0 * np.sin(2 * math.pi * time / 12) * (1.0 + 0.3 * np.sin(time / 200))
+    fitted = fit_responses(moments_of(series, 30, 6, 8), roles_of(6), 6, n_steps=0)
+    x, y = windows_of(series, 30, 6)
+    alone = fitted._replace(coupling=torch.zeros_like(fitted.coupling))
+    error, before = (
+        float((y - x @ forecast_map(f, 30, 6).T).square().mean()) for f in (fitted, alone)
+    )
+    assert error < 0.8 * before
+
+
 def test_moments_pool_by_weight():
     series = np.random.default_rng(4).normal(size=101)
     x, y = windows_of(series, 10, 3)
     pooled = moments_of(series, 10, 3).pooled(torch.ones(4, dtype=torch.bool))
     torch.testing.assert_close(pooled.past, x.T @ x / len(x))
     torch.testing.assert_close(pooled.cross, y.T @ x / len(x))
+
+
+def test_steps_with_negative_errors_do_not_decide_alone():
+    errors = torch.tensor([1.0, 2.0, -0.1, 1.0], dtype=torch.float64)
+    weights = _weights(errors, torch.ones(4).double(), torch.ones(4).double())
+    assert float(weights[2] / weights[0]) <= 100.0
 
 
 # -- from responses to a model ---------------------------------------------------------------------

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tsvae.estimation.building import Sizes
+from tsvae.models.gaps import bridge_gaps
 from tsvae.models.moments import WindowMoments
 
 __all__ = ["measure_errors", "variable_weights", "window_moments"]
@@ -21,7 +22,6 @@ _N_BLOCKS = 8
 _OPERATIONS = 2e10  # multiplications that may be spent: about a second
 _WINDOWS_AT_ONCE = 4096
 _FEW_WINDOWS = 5.0  # histories with futures, side by side
-_FEW_GAPS = 0.1  # share of entries up to which straight lines do less harm than pairs
 
 
 class _Windows(NamedTuple):
@@ -45,9 +45,9 @@ def window_moments(
 ) -> WindowMoments:
     """Moments of histories and futures of all variables, by blocks of time.
 
-    Pairs of entries count where both are observed, so that gaps cost precision, not bias; a few
-    gaps are bridged by straight lines in the past. Before its first row a series is at its level:
-    filters start at rest there.
+    Short gaps of the past are bridged, as when forecasting. Pairs of entries count where both are
+    known, so that other gaps cost precision, not bias. Before its first row a series is at its
+    level: filters start at rest there.
 
     Parameters
     ----------
@@ -70,13 +70,10 @@ def window_moments(
     stride = _stride(sum(len(s) for s in starts) * values.shape[-1], length, horizon)
     by_variable = torch.as_tensor(np.sqrt(weight), dtype=torch.float32)
     sums = [_Sums(length, horizon) for _ in range(_N_BLOCKS)]
-    bridged = _bridged(values, mask, lengths)
     for series, origins in enumerate(starts):
         for block, part in enumerate(np.array_split(origins, _N_BLOCKS)):
             for some in _pieces(part[::stride]):
-                windows = _cut(
-                    values[series], mask[series], some, length, horizon, sizes, bridged[series]
-                )
+                windows = _cut(values[series], mask[series], some, length, horizon, sizes)
                 sums[block].add(windows, by_variable[windows.variable])
     spacing = max(1.0, max((len(s) for s in starts), default=1) / _N_BLOCKS)
     return _finish(sums, int(np.ceil(horizon / spacing)))
@@ -131,23 +128,6 @@ def measure_errors(
     return np.asarray((squares / counts).double())
 
 
-def _bridged(values: Array, mask: Mask, lengths: NDArray[np.int64]) -> list[Array | None]:
-    """Series with straight lines over their gaps, NaN outside; None where gaps are too many."""
-    found: list[Array | None] = []
-    for rows, x, seen in zip(lengths.tolist(), values, mask, strict=True):
-        share = 1.0 - seen[:rows].mean() if rows else 1.0
-        if not 0.0 < share <= _FEW_GAPS:
-            found.append(None)
-            continue
-        filled = np.full(x.shape, np.nan)
-        for variable in np.flatnonzero(seen[:rows].any(0)):
-            at = np.flatnonzero(seen[:rows, variable])
-            inside = np.arange(at[0], at[-1] + 1)
-            filled[inside, variable] = np.interp(inside, at, x[at, variable])
-        found.append(filled)
-    return found
-
-
 def _past_rows(sizes: Sizes) -> int:
     return max(1, min(sizes.context, sizes.window - 1))
 
@@ -182,22 +162,16 @@ def _cut(
     length: int,
     horizon: int,
     sizes: Sizes,
-    bridged: Array | None = None,
 ) -> _Windows:
-    """Windows around some origins of one series, all its variables; levels off.
-
-    ``bridged``: values of the past, NaN where unknown, instead of those observed.
-    """
+    """Windows around some origins of one series, all its variables; gaps bridged, levels off."""
     rows = origins[:, None] + np.arange(-length, horizon)
     inside = (rows >= 0) & (rows < len(values))
     rows = rows.clip(0, len(values) - 1)
     x = torch.as_tensor(values[rows], dtype=torch.float32).transpose(1, 2).flatten(0, 1)
     seen = torch.as_tensor(mask[rows] & inside[..., None]).transpose(1, 2).flatten(0, 1)
-    if bridged is not None:
-        filled = torch.as_tensor(bridged[rows[:, :length]]).transpose(1, 2).flatten(0, 1)
-        before = torch.as_tensor(inside[:, None, :length]).expand(-1, values.shape[1], -1)
-        known = filled.isfinite() & before.flatten(0, 1)
-        seen[:, :length], x[:, :length] = known, torch.where(known, filled, 0.0).float()
+    past = bridge_gaps(x[:, :length, None], seen[:, :length, None])
+    x = torch.cat((past.x.squeeze(-1), x[:, length:]), dim=1)
+    seen = torch.cat((past.known.squeeze(-1), seen[:, length:]), dim=1)
     past_mask = seen[:, :length].float()
     if sizes.level_entries:
         first = past_mask * (past_mask.cumsum(1) <= sizes.level_entries)
@@ -221,6 +195,7 @@ class _Sums:
 
     Values are taken from the last one seen, b, which every window has: moments of pairs, each from
     entries of its own, would not fit together where a trend makes them large beside the errors.
+    A history counts as much as there are values in its future.
     """
 
     def __init__(self, length: int, horizon: int) -> None:
@@ -241,21 +216,23 @@ class _Sums:
         last = windows.last * weight[:, None]
         x = (windows.past * weight[:, None] - last) * seen
         y = (windows.future * weight[:, None] - last) * ahead
-        self._add(self.total, x, y, last)
+        share = ahead.mean(1, keepdim=True).sqrt()
+        self._add(self.total, x, y, last, share)
         if bool(seen.all()) and bool(ahead.all()):
             for count in self.count.values():
                 count += len(x)
         else:
-            self._add(self.count, seen, ahead, torch.ones_like(last))
+            self._add(self.count, seen, ahead, torch.ones_like(last), share)
         self.n_windows += int(ahead.any(1).sum())
 
     @staticmethod
-    def _add(sums: dict[str, Tensor], x: Tensor, y: Tensor, last: Tensor) -> None:
-        sums["past"] += x.T @ x
+    def _add(sums: dict[str, Tensor], x: Tensor, y: Tensor, last: Tensor, share: Tensor) -> None:
         sums["cross"] += y.T @ x
         sums["future"] += y.square().sum(0)
-        sums["past_last"] += (x * last).sum(0)
         sums["future_last"] += (y * last).sum(0)
+        x, last = x * share, last * share
+        sums["past"] += x.T @ x
+        sums["past_last"] += (x * last).sum(0)
         sums["last"] += last.square().sum(0)
 
 

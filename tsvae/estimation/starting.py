@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tsvae.estimation.building import (
     STRENGTH,
@@ -169,9 +170,9 @@ def fit_start(
     weight = variable_weights(lengths, spread.noise, sizes, horizon)
     moments = window_moments(values, mask, lengths, weight, sizes, horizon)
     fitted = fit_responses(moments, with_slopes(roles), sizes.horizon)
-    start = fitted_start(fitted)
     n_past = moments.past.shape[-1]
     errors = measure_errors(values, mask, lengths, forecast_map(fitted, n_past, horizon), sizes)
+    start = fitted_start(fitted._replace(errors=_at_least(fitted.errors, errors, weight)))
     return Start(
         start.dynamics,
         start.bank,
@@ -180,6 +181,12 @@ def fit_start(
         max(float(mask.sum()), STRENGTH),
         start.coupling,
     )
+
+
+def _at_least(expected: Tensor, errors: np.ndarray, weight: np.ndarray) -> Tensor:
+    """Cross-validated errors, but none below those in the data: moments of pairs may give such."""
+    pooled = torch.as_tensor(np.nanmean(errors * weight[:, None], axis=0)).nan_to_num()
+    return torch.maximum(expected, pooled)
 
 
 def _error_scale(errors: np.ndarray, weight: np.ndarray, spread: np.ndarray) -> np.ndarray:

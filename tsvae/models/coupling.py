@@ -75,9 +75,7 @@ class CouplingSquares(NamedTuple):
         return self.left @ (self.slope / (self.curvature + penalty)) @ self.right.T
 
 
-def coupling_squares(
-    rows: Tensor, seen: Seen, weights: Tensor, errors: Tensor
-) -> CouplingSquares:
+def coupling_squares(rows: Tensor, seen: Seen, weights: Tensor, errors: Tensor) -> CouplingSquares:
     """Prepare the least squares of a coupling.
 
     Parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -211,23 +212,48 @@ class LinearDynamics(nn.Module):
         """Return the filtered state after the first ``lengths (B,)`` rows of each series."""
         return State(*final_state(filtered.result, lengths))
 
+    def advance(self, state: State, steps: Tensor) -> State:
+        """Carry each state forward by ``steps (N,)`` rows without observations, plug-in."""
+        longest = int(steps.max()) if len(steps) else 0
+        if not longest:
+            return state
+        params = self.plug_in()
+        mean = state.mean.clone()
+        covariance = state.covariance.expand(len(mean), -1, -1, -1).clone()
+        for step in range(longest):
+            rows = (steps > step).nonzero().squeeze(1)
+            moved = _advance(params, State(mean[rows], covariance[rows]), None)
+            mean[rows], covariance[rows] = moved
+        return State(mean, covariance)
+
     def predicted(
-        self, filtered: Filtered, potentials: Potentials, inputs: Tensor | None = None
+        self,
+        filtered: Filtered,
+        potentials: Potentials,
+        inputs: Tensor | None = None,
+        correct: Callable[[Tensor], Tensor] | None = None,
     ) -> State:
         """Return the moments of every state given the steps before it, ``(B, T, ...)``.
 
-        These are forecasts one step ahead: plug-in, from the states of :meth:`states_at`.
+        These are forecasts one step ahead: plug-in, from the states of :meth:`states_at`, whose
+        means pass through ``correct``.
         """
         params, result = filtered
         n_series = result.predicted_mean.shape[0]
         covariance = _of_series(result.predicted_covariance, result.pattern, n_series)
         first = State(result.predicted_mean, covariance)
-        if params.excess is None:
+        if params.excess is None and correct is None:
             return first
-        precision = block_precision(potentials.precision, *covariance.shape[2:4])
-        precision = _of_series(precision, potentials.pattern, n_series)
-        last = State(first.mean[:, :-1], covariance[:, :-1])
-        state = _update(last, potentials.linear[:, :-1], precision[:, :-1])
+        if params.excess is None:
+            after = _of_series(result.filtered_covariance, result.pattern, n_series)
+            state = State(result.filtered_mean[:, :-1], after[:, :-1])
+        else:
+            precision = block_precision(potentials.precision, *covariance.shape[2:4])
+            precision = _of_series(precision, potentials.pattern, n_series)
+            last = State(first.mean[:, :-1], covariance[:, :-1])
+            state = _update(last, potentials.linear[:, :-1], precision[:, :-1])
+        if correct is not None:
+            state = State(correct(state.mean), state.covariance)
         ahead = _advance(self.plug_in(), state, None if inputs is None else inputs[:, 1:])
         rows = ahead.covariance.shape[0]
         return State(

@@ -13,14 +13,12 @@ import torch
 from torch import Tensor
 
 from tsvae.lds import Potentials
-from tsvae.models.graphical import State, StatePosterior
-from tsvae.models.last_states import can_filter_last, last_states
-from tsvae.models.linear_dynamics import LinearDynamics
+from tsvae.models.graphical import StatePosterior
+from tsvae.models.origins import states_at_origins
 from tsvae.models.readout import linear_readout
 from tsvae.models.smoothing_readout import fit_smoothing, fit_spread
 from tsvae.models.svae import SVAE
 from tsvae.models.views import Frame, Window, unfold_channels
-from tsvae.models.window_response import has_linear_response, window_response
 from tsvae.nn import masked_log_prob
 
 __all__ = [
@@ -38,8 +36,6 @@ __all__ = [
 _FEWEST_HIDDEN = 8  # entries that a readout is fitted to
 _LOG_2PI = math.log(2.0 * math.pi)
 _ENTRIES_AT_ONCE = 20_000_000  # of covariances between variables
-_STATES_AT_ONCE = 6_000_000  # entries of latent states (chains x steps x D)
-_FEWEST_ALIKE = 16  # chains that are worth the response of one: it costs about two filter passes
 
 
 class NormalPredictive(NamedTuple):
@@ -88,13 +84,6 @@ class SamplePredictive(NamedTuple):
 Predictive = NormalPredictive | SamplePredictive
 
 
-class _Ahead(NamedTuple):
-    """Where forecasts start: N chains, B series."""
-
-    frame: Frame
-    state: State
-
-
 class _Smoothed(NamedTuple):
     window: Window
     frame: Frame
@@ -123,70 +112,6 @@ def _restore(
         values = unfold_channels(values, model.n_features)
     values = values * frame.scale
     return values if spread else values + frame.level + effect
-
-
-def _last_states(
-    model: SVAE, x: Tensor, visible: Tensor, inputs: Tensor | None, lengths: Tensor | None
-) -> _Ahead:
-    """States after the first ``lengths`` rows; complete windows share one response."""
-    effect = model.effect(inputs)
-    frame = model.frame(x, visible, effect)
-    window = model.window(x, visible, inputs, frame, effect)
-    n_steps = x.shape[1]
-    if lengths is None:
-        lengths = torch.full((x.shape[0],), n_steps)
-    lengths = lengths.to(x.device)
-    if model.channelwise:
-        lengths = lengths.repeat_interleave(model.n_features)
-    complete = window.visible.flatten(1).all(1) & (lengths == n_steps)
-    if int(complete.sum()) < _FEWEST_ALIKE or not has_linear_response(model):
-        complete = torch.zeros_like(complete)
-    rows, states = [], []
-    if bool(complete.any()):
-        response = window_response(model, n_steps, window.x)
-        rows.append(complete.nonzero().squeeze(1))
-        states.append(State(response.mean(window.x[complete]), response.covariance))
-    others = (~complete).nonzero().squeeze(1)
-    at_once = max(1, _STATES_AT_ONCE // (n_steps * model.latent_dim))
-    for part in others.split(at_once) if len(others) else ():
-        rows.append(part)
-        states.append(_filtered_states(model, window, part, lengths))
-    state = _in_order(rows, states)
-    if model.coupling is not None:
-        state = state._replace(mean=model.coupling(state.mean))
-    return _Ahead(frame, state)
-
-
-def _filtered_states(model: SVAE, window: Window, rows: Tensor, lengths: Tensor) -> State:
-    """States of some chains by a filter pass."""
-    inputs = window.inputs
-    part = Window(
-        window.x[rows],
-        window.target[rows],
-        window.visible[rows],
-        None if inputs is None else inputs[rows],
-        window.lengths[rows],
-    )
-    potentials = model.potentials(part)
-    if len(rows) >= _FEWEST_ALIKE and isinstance(model.dynamics, LinearDynamics):
-        params = model.dynamics.theta.parameters_for_inference()
-        if can_filter_last(params, potentials):
-            return last_states(params, potentials, part.lengths, lengths[rows])
-    filtered = model.dynamics.filter(potentials, part.inputs, part.lengths)
-    state: State = model.dynamics.state_after(filtered, lengths[rows])
-    return state
-
-
-def _in_order(rows: list[Tensor], states: list[State]) -> State:
-    """Put the states of parts of the chains where the chains are."""
-    if len(states) == 1:
-        return states[0]
-    order = torch.cat(rows).argsort()
-    covariance = [s.covariance.expand(len(s.mean), -1, -1, -1) for s in states]
-    return State(
-        torch.cat([s.mean for s in states])[order],
-        torch.cat(covariance)[order],
-    )
 
 
 @torch.no_grad()
@@ -238,7 +163,7 @@ def forecast(
             generator=generator,
         )
         return SamplePredictive(paths)
-    frame, (mean, covariance) = _last_states(model, x, visible, inputs, lengths)
+    frame, (mean, covariance) = states_at_origins(model, x, visible, inputs, lengths)
     readout = linear_readout(model.dynamics.plug_in(), model.decoder.emission_matrix, horizon)
     params = model.decoder(mean.new_zeros(model.latent_dim))
     variance = readout.variance(covariance) + params.scale**2
@@ -266,7 +191,7 @@ def sample_paths(
 ) -> Tensor:
     """Joint sample paths ``(S, B, H, F)``; parameters as in :func:`forecast`."""
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    frame, state = _last_states(model, x, visible, inputs, lengths)
+    frame, state = states_at_origins(model, x, visible, inputs, lengths)
     state_inputs = None if model.channelwise else future_inputs
     z = model.dynamics.sample_forecast(state, horizon, n_samples, generator, state_inputs)
     draws = model.decoder.likelihood.sample(model.decoder(z), generator)
@@ -412,7 +337,8 @@ def one_step_log_density(
     """
     window, _, potentials = _look(model, x, visible, inputs)
     filtered = model.dynamics.filter(potentials, window.inputs, window.lengths)
-    moments = model.dynamics.predicted(filtered, potentials, window.inputs)
+    corrected = () if model.coupling is None else (model.coupling,)
+    moments = model.dynamics.predicted(filtered, potentials, window.inputs, *corrected)
     if model.closed_form:
         log_density = _normal_log_density(model, window, moments.mean, moments.covariance)
     else:

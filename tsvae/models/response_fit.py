@@ -296,9 +296,7 @@ class _Bank:
         return _COUPLINGS[best], total[best] / moments.weight.sum()
 
     @torch.no_grad()
-    def result(
-        self, moments: WindowMoments, weights: Tensor, chosen: _Choice
-    ) -> FittedResponses:
+    def result(self, moments: WindowMoments, weights: Tensor, chosen: _Choice) -> FittedResponses:
         """Return the groups at the best amplitudes and coupling."""
         waves = self.waves()
         everything = moments.pooled(torch.ones_like(moments.weight, dtype=torch.bool))
