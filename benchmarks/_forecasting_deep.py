@@ -23,6 +23,7 @@ from _forecasting_task import Array, Outcome, Rows, Task
 from tsvae.demo.report import QUANTILE_LEVELS, ScoreSum
 
 WINDOW_STEP = 5  # rows between training windows, and validation windows; coprime to day and week
+FORECAST_BATCH = 128  # windows
 
 
 class Recipe(NamedTuple):
@@ -234,7 +235,7 @@ def _train(recipe: Recipe, task: Task, loss: str, seed: int, choice: dict[str, A
             early_stop_patience_steps=recipe.patience,
             batch_size=rows.shape[1],
             windows_batch_size=recipe.batch,
-            inference_windows_batch_size=64,
+            inference_windows_batch_size=FORECAST_BATCH,
             step_size=WINDOW_STEP,
             random_seed=seed,
             accelerator="cpu",
@@ -251,6 +252,7 @@ def _train(recipe: Recipe, task: Task, loss: str, seed: int, choice: dict[str, A
         network.fit(data, val_size=end - task.split.train_end)
         weights = torch.load(kept.best_model_path, weights_only=False)
         network.load_state_dict(weights["state_dict"])
+    network.valid_batch_size = FORECAST_BATCH
     network.trainer_kwargs["callbacks"] = []  # they are of the training; the folder is gone
     network.trainer_kwargs["enable_checkpointing"] = False
     last_step = network.valid_trajectories[-1][0]
