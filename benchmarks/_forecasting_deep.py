@@ -303,7 +303,7 @@ def _dataset(rows: Array, observed: Array, covariates: dict[str, Array]) -> Any:
 def _calendar(task: Task) -> dict[str, Array]:
     """Hour and weekday of every row in [-1/2, 1/2], those that change."""
     stamps = pd.DatetimeIndex(task.target.index)
-    found = {"hour": stamps.hour / 23 - 0.5, "weekday": stamps.weekday / 6 - 0.5}
+    found = {"hour": stamps.hour / 23 - 0.5, "weekday": stamps.day_of_week / 6 - 0.5}
     return {k: np.asarray(v, dtype=np.float64) for k, v in found.items() if v.nunique() > 1}
 
 
