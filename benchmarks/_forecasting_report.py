@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from _common import machine
+from _common import command_line, machine
 from _forecasting_task import Outcome
 
 from tsvae.demo.report import format_table
@@ -19,13 +19,20 @@ _HEADER = ["method", "MSE", "MAE", "CRPS", "90 % coverage", "seconds", "paramete
 
 
 def make_row(key: str, outcome: Outcome) -> Row:
-    """One method's scores with the day they were found on."""
-    today = date.today().isoformat()
-    return {"key": key, **asdict(outcome.scores), "details": outcome.details, "date": today}
+    """One method's scores, with the day and the command they were found by."""
+    found = {"date": date.today().isoformat(), "command": command_line()}
+    return {"key": key, **asdict(outcome.scores), "details": outcome.details, **found}
 
 
-def merge_rows(path: Path, new: Sequence[Row], protocol: Mapping[str, Any]) -> list[Row]:
-    """Add those rows of the report at `path` that this run has not, if they are comparable.
+class Earlier(NamedTuple):
+    """What an existing report has to give."""
+
+    rows: list[Row]
+    versions: dict[str, str]
+
+
+def read_earlier(path: Path, protocol: Mapping[str, Any]) -> Earlier:
+    """Read the report at `path`, if there is one, whose rows are to stand beside those of this run.
 
     Raises
     ------
@@ -33,7 +40,7 @@ def merge_rows(path: Path, new: Sequence[Row], protocol: Mapping[str, Any]) -> l
         If protocol, machine or versions differ: such rows do not belong into one table.
     """
     if not path.is_file():
-        return list(new)
+        return Earlier([], {})
     found = json.loads(path.read_text(encoding="utf8"))
     differing = _differences(found, {**machine(), "protocol": dict(protocol)})
     if differing:
@@ -41,8 +48,13 @@ def merge_rows(path: Path, new: Sequence[Row], protocol: Mapping[str, Any]) -> l
             f"error: --merge cannot keep the rows of {path.name}, whose {', '.join(differing)} "
             "differ; run all methods again without --merge"
         )
+    return Earlier(found["scores"], found["versions"])
+
+
+def merge_rows(earlier: Earlier, new: Sequence[Row]) -> list[Row]:
+    """Add those earlier rows that this run has not."""
     replaced = {row["key"] for row in new}
-    return [*(row for row in found["scores"] if row["key"] not in replaced), *new]
+    return [*(row for row in earlier.rows if row["key"] not in replaced), *new]
 
 
 def _differences(found: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -73,6 +85,18 @@ def scores_table(rows: Sequence[Row], *, markdown: bool) -> str:
         header.append("date")
         cells = [[*line, row["date"]] for line, row in zip(cells, rows, strict=True)]
     return format_table(header, cells, markdown=markdown)
+
+
+def command_notes(rows: Sequence[Row]) -> str:
+    """Name the runs that the rows are from, if there were several."""
+    methods: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        methods.setdefault((row["date"], row["command"]), []).append(row["method"])
+    if len(methods) < 2:
+        return ""
+    return "\n".join(
+        f"- {', '.join(names)}: `{command}`, {day}." for (day, command), names in methods.items()
+    )
 
 
 def published_notes(rows: Sequence[Row]) -> str:

@@ -26,7 +26,16 @@ import numpy as np
 from _common import DATA_SETS, add_common_options, write_report
 from _forecasting_classical import run_ets, run_var
 from _forecasting_deep import run_deep
-from _forecasting_report import Row, make_row, merge_rows, published_notes, scores_table
+from _forecasting_report import (
+    Earlier,
+    Row,
+    command_notes,
+    make_row,
+    merge_rows,
+    published_notes,
+    read_earlier,
+    scores_table,
+)
 from _forecasting_task import Outcome, Task, make_task
 
 from tsvae.demo.baselines import GaussianForecast, fill_from_earlier_season
@@ -187,11 +196,10 @@ def main() -> None:
         title += f", {options.missing:.0%} of the history missing"
     asked = ("data", "horizon", "missing", "features", "context", "seed")
     protocol = {name: getattr(options, name) for name in asked}
-    if options.merge:  # before hours are spent
-        merge_rows(options.output / f"{stem}.json", [], protocol)
-    rows = run_methods(task, options)
+    earlier = Earlier([], {})
     if options.merge:
-        rows = merge_rows(options.output / f"{stem}.json", rows, protocol)
+        earlier = read_earlier(options.output / f"{stem}.json", protocol)
+    rows = merge_rows(earlier, run_methods(task, options))
     rows.sort(key=lambda row: list(METHODS).index(row["key"]))
     print(f"{title}: {len(task.origins):,} test windows\n")
     print(scores_table(rows, markdown=False))
@@ -207,8 +215,9 @@ def main() -> None:
         stem,
         title=title,
         table=scores_table(rows, markdown=True),
-        notes="\n\n".join(filter(None, [notes, published_notes(rows)])),
+        notes="\n\n".join(filter(None, [notes, published_notes(rows), command_notes(rows)])),
         results={"protocol": protocol, "scores": rows},
+        earlier_versions=earlier.versions,
     )
     print("\nWrote " + " and ".join(map(str, written)))
 

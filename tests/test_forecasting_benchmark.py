@@ -175,9 +175,13 @@ def write(parts, path, rows, protocol, changes=None):
 
 def test_rows_of_an_earlier_run_are_kept(parts, tmp_path):
     path, protocol = tmp_path / "report.json", {"horizon": 4}
-    assert parts.report.merge_rows(path, [make_row(parts, "b", 3.0)], protocol)[0]["mse"] == 3.0
-    write(parts, path, [make_row(parts, "a", 1.0), make_row(parts, "b", 2.0)], protocol)
-    rows = parts.report.merge_rows(path, [make_row(parts, "b", 3.0)], protocol)
+    assert parts.report.read_earlier(path, protocol) == ([], {})
+    rows = [make_row(parts, "a", 1.0), make_row(parts, "b", 2.0)]
+    versions = {**parts.report.machine()["versions"], "of-the-earlier-run": "1.0"}
+    write(parts, path, rows, protocol, {"versions": versions})
+    earlier = parts.report.read_earlier(path, protocol)
+    assert earlier.versions == versions
+    rows = parts.report.merge_rows(earlier, [make_row(parts, "b", 3.0)])
     assert [(row["key"], row["mse"]) for row in rows] == [("a", 1.0), ("b", 3.0)]
 
 
@@ -189,7 +193,7 @@ def test_rows_that_do_not_compare_are_refused(parts, tmp_path, changes, named):
     path = tmp_path / "report.json"
     write(parts, path, [make_row(parts, "a", 1.0)], {"horizon": 4}, changes)
     with pytest.raises(SystemExit, match=named):
-        parts.report.merge_rows(path, [make_row(parts, "b", 3.0)], {"horizon": 4})
+        parts.report.read_earlier(path, {"horizon": 4})
 
 
 def test_the_table_dates_rows_of_different_days(parts):
@@ -197,6 +201,13 @@ def test_the_table_dates_rows_of_different_days(parts):
     assert "date" not in parts.report.scores_table(rows, markdown=True)
     rows[0]["date"] = "2020-01-01"
     assert "2020-01-01" in parts.report.scores_table(rows, markdown=True)
+
+
+def test_the_report_names_the_runs_it_is_from(parts):
+    rows = [make_row(parts, "a", 1.0), make_row(parts, "b", 2.0)]
+    assert parts.report.command_notes(rows) == ""
+    rows[0]["command"] = "python benchmarks/forecasting.py --methods a"
+    assert "- a: `python benchmarks/forecasting.py --methods a`" in parts.report.command_notes(rows)
 
 
 def test_the_report_says_which_peers_count(parts):
