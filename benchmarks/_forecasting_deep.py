@@ -194,7 +194,7 @@ def _against_published(recipe: Recipe, task: Task, mse: float) -> dict[str, Any]
     published = recipe.published.get((task.data, task.horizon))
     if published is None or len(task.fillings) > 1:
         return {}
-    return {"published_mse": published, "within_5_percent": abs(mse / published - 1) <= 0.05}
+    return {"published_mse": published, "within_5_percent": mse <= 1.05 * published}
 
 
 def _choose(recipe: Recipe, task: Task, loss: str, seed: int, fixed: dict[str, Any]) -> Trained:
@@ -218,42 +218,28 @@ def _train(recipe: Recipe, task: Task, loss: str, seed: int, choice: dict[str, A
     import torch
     from pytorch_lightning.callbacks import ModelCheckpoint
 
-    choice = dict(choice)
-    settings = {
+    end = task.split.validation_end
+    rows = task.filled(end, choice["filling"]).T
+    observed = np.isfinite(task.visible.to_numpy()[:end]).T
+    covariates = _calendar(task) if recipe.network == "DeepAR" else {}
+    data = _dataset(rows, observed, {name: values[:end] for name, values in covariates.items()})
+    settings: dict[str, Any] = {
+        "batch_size": len(rows),
+        "random_seed": seed,
+        **_training_settings(recipe),
         **recipe.settings,
         **PUBLISHED_SETTINGS.get((recipe.network, task.data), {}),
         **{name: value for name, value in choice.items() if name != "filling"},
     }
-    end = task.split.validation_end
-    visible = task.visible.to_numpy()[:end]
-    rows = task.filled(end, choice["filling"])
-    covariates = _calendar(task) if recipe.network == "DeepAR" else {}
-    data = _dataset(
-        rows.T, np.isfinite(visible).T, {name: values[:end] for name, values in covariates.items()}
-    )
+    if recipe.network == "DeepAR":
+        settings |= {"futr_exog_list": list(covariates), "h_train": task.horizon}
     with tempfile.TemporaryDirectory() as folder:
         kept = ModelCheckpoint(folder, monitor="ptl/val_loss", save_weights_only=True)
         network = _network_class(recipe.network)(
             h=task.horizon,
             input_size=recipe.window,
             loss=_loss(loss),
-            max_steps=recipe.steps,
-            val_check_steps=recipe.check_every,
-            early_stop_patience_steps=recipe.patience,
-            batch_size=rows.shape[1],
-            windows_batch_size=recipe.batch,
-            inference_windows_batch_size=FORECAST_BATCH,
-            step_size=WINDOW_STEP,
-            random_seed=seed,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=True,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
             callbacks=[kept],
-            **({"futr_exog_list": list(covariates)} if covariates else {}),
-            **({"h_train": task.horizon} if recipe.network == "DeepAR" else {}),
             **settings,
         )
         network.fit(data, val_size=end - task.split.train_end)
@@ -263,7 +249,24 @@ def _train(recipe: Recipe, task: Task, loss: str, seed: int, choice: dict[str, A
     network.trainer_kwargs["callbacks"] = []  # they are of the training; the folder is gone
     network.trainer_kwargs["enable_checkpointing"] = False
     last_step = network.valid_trajectories[-1][0]
-    return Trained(network, choice, int(weights["global_step"]), int(last_step))
+    return Trained(network, dict(choice), int(weights["global_step"]), int(last_step))
+
+
+def _training_settings(recipe: Recipe) -> dict[str, Any]:
+    return {
+        "max_steps": recipe.steps,
+        "val_check_steps": recipe.check_every,
+        "early_stop_patience_steps": recipe.patience,
+        "windows_batch_size": recipe.batch,
+        "inference_windows_batch_size": FORECAST_BATCH,
+        "step_size": WINDOW_STEP,
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": True,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
 
 
 def _forecast(trained: Trained, recipe: Recipe, task: Task, origins: Rows) -> Forecasts:
@@ -271,9 +274,12 @@ def _forecast(trained: Trained, recipe: Recipe, task: Task, origins: Rows) -> Fo
     histories = task.histories(origins, recipe.window, filling).transpose(0, 2, 1)  # (N, F, W)
     n_origins, n_features, _ = histories.shape
     rows = histories.reshape(n_origins * n_features, -1)
+    places = origins[:, None] + np.arange(-recipe.window, 0)
+    observed = np.isfinite(task.visible.to_numpy())[places].transpose(0, 2, 1).reshape(rows.shape)
     covariates: dict[str, Array] = {}
-    if recipe.network == "DeepAR":
-        rows = np.pad(rows, ((0, 0), (0, task.horizon)))  # a place for the future of covariates
+    if recipe.network == "DeepAR":  # a place for the future of covariates
+        rows = np.pad(rows, ((0, 0), (0, task.horizon)))
+        observed = np.pad(observed, ((0, 0), (0, task.horizon)), constant_values=True)
         network.set_test_size(task.horizon)
         wanted = np.arange(-recipe.window, task.horizon)
         covariates = {
@@ -282,7 +288,7 @@ def _forecast(trained: Trained, recipe: Recipe, task: Task, origins: Rows) -> Fo
         }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = network.predict(_dataset(rows, np.ones_like(rows), covariates), step_size=1)
+        found = network.predict(_dataset(rows, observed, covariates), step_size=1)
     found = np.asarray(found, dtype=np.float64)
     found = found.reshape(n_origins, n_features, task.horizon, -1).transpose(0, 2, 1, 3)
     if recipe.network == "DeepAR":
