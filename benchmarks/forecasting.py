@@ -196,10 +196,12 @@ def main() -> None:
         title += f", {options.missing:.0%} of the history missing"
     asked = ("data", "horizon", "missing", "features", "context", "seed")
     protocol = {name: getattr(options, name) for name in asked}
-    earlier = Earlier([], {})
+    path = options.output / f"{stem}.json"
     if options.merge:
-        earlier = read_earlier(options.output / f"{stem}.json", protocol)
-    rows = merge_rows(earlier, run_methods(task, options))
+        read_earlier(path, protocol)  # refused before hours are spent
+    rows = run_methods(task, options)
+    earlier = read_earlier(path, protocol) if options.merge else Earlier([], {})
+    rows = merge_rows(earlier, rows)
     rows.sort(key=lambda row: list(METHODS).index(row["key"]))
     print(f"{title}: {len(task.origins):,} test windows\n")
     print(scores_table(rows, markdown=False))
