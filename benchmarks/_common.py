@@ -9,6 +9,7 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Mapping
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +27,9 @@ PACKAGES = (
     "scikit-learn",
     "pandas",
     "statsmodels",
+    "statsforecast",
+    "neuralforecast",
+    "pytorch-lightning",
     "dynamax",
     "jax",
     "simdkalman",
@@ -139,15 +143,30 @@ def _version(name: str) -> str | None:
 
 
 def command_line() -> str:
-    """Return the command that was run, to print beside its result."""
-    return shlex.join(["python", "benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]])
+    """Return the command that was run, less where its report went, to print beside its result."""
+    arguments = sys.argv[1:]
+    if "--output" in arguments:
+        at = arguments.index("--output")
+        del arguments[at : at + 2]
+    return shlex.join(["python", "benchmarks/" + Path(sys.argv[0]).name, *arguments])
 
 
 def write_report(
-    folder: Path, stem: str, *, title: str, table: str, notes: str, results: dict[str, Any]
+    folder: Path,
+    stem: str,
+    *,
+    title: str,
+    table: str,
+    notes: str,
+    results: dict[str, Any],
+    earlier_versions: Mapping[str, str] | None = None,
 ) -> list[Path]:
-    """Write ``stem.md`` for people and ``stem.json`` for programs; return their paths."""
+    """Write ``stem.md`` for people and ``stem.json`` for programs; return their paths.
+
+    `earlier_versions` are those of packages that only an earlier run, whose rows are kept, had.
+    """
     facts = {"date": date.today().isoformat(), "command": command_line(), **machine()}
+    facts["versions"] = {**(earlier_versions or {}), **facts["versions"]}
     versions = ", ".join(f"{name} {found}" for name, found in facts["versions"].items())
     text = "\n\n".join(
         [

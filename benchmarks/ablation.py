@@ -20,7 +20,8 @@ from _common import REPORTS, Split, write_report
 from _defaults_data import read_series
 from _defaults_methods import run_ours
 from _defaults_scores import make_problem
-from forecasting import make_task, run_tsvae
+from _forecasting_task import make_task
+from forecasting import run_tsvae
 from forecasting import parse as parse_forecasting
 
 from tsvae.demo.report import format_table
@@ -71,7 +72,7 @@ def on_electricity(settings: dict[str, Any]) -> tuple[float, float, float, float
     task = make_task(options)
     end = task.split.validation_end
     task = task._replace(split=Split(task.split.train_end, task.split.train_end, end))
-    found = run_tsvae(task, options)
+    found = run_tsvae(task, options).scores
     return found.mse, found.crps, found.coverage, found.seconds
 
 

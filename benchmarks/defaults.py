@@ -16,7 +16,6 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-import _common
 import numpy as np
 from _common import add_common_options, write_report
 from _defaults_data import SOURCES, describe, read_series
@@ -185,7 +184,6 @@ def main() -> None:
     whole = options.data == list(SOURCES) and options.methods is None
     if options.no_write or options.inner or not whole:
         return
-    _common.PACKAGES = (*_common.PACKAGES, "statsforecast")
     written = write_report(
         options.output,
         "defaults",
