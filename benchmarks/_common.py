@@ -144,7 +144,7 @@ def _version(name: str) -> str | None:
 
 def command_line() -> str:
     """Return the command that was run, less where its report went, to print beside its result."""
-    arguments = sys.argv[1:]
+    arguments = [word for word in sys.argv[1:] if not word.startswith("--output=")]
     if "--output" in arguments:
         at = arguments.index("--output")
         del arguments[at : at + 2]

@@ -1,4 +1,4 @@
-"""Classical peers: a vector autoregression and exponential smoothing."""
+"""Classical peers: a linear map of the history, a vector autoregression, exponential smoothing."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import numpy as np
 from _forecasting_task import Array, Outcome, Rows, Task
 
 from tsvae.demo.baselines import GaussianForecast
+from tsvae.demo.linear import fit_linear
 from tsvae.demo.report import QUANTILE_LEVELS, ScoreSum
 
 MOST_LAGS = 48  # that AIC may choose for the vector autoregression
 ETS_ROWS = 1_000  # of the training part that exponential smoothing is fitted on
 VALIDATION_STEP = 48  # rows between the origins that a filling is judged from
+LINEAR_WINDOW = 336
 
 
 class Fitted(NamedTuple):
@@ -26,6 +28,12 @@ class Fitted(NamedTuple):
     forecast: Callable[[Rows], GaussianForecast]
     n_parameters: int
     settings: dict[str, Any]
+
+
+def run_linear(task: Task) -> Outcome:
+    """One ridge regression for all variables."""
+    candidates = [partial(fit_linear_map, task, filling) for filling in task.fillings]
+    return _run(f"linear ({LINEAR_WINDOW} rows)", task, candidates)
 
 
 def run_var(task: Task) -> Outcome:
@@ -46,7 +54,10 @@ def run_ets(task: Task) -> Outcome:
 
 def _run(name: str, task: Task, candidates: list[Callable[[], Fitted]]) -> Outcome:
     start = time.perf_counter()
-    best = min((fit() for fit in candidates), key=lambda fitted: _validation_error(task, fitted))
+    fitted = [fit() for fit in candidates]
+    best = fitted[0]
+    if len(fitted) > 1:
+        best = min(fitted, key=partial(_validation_error, task))
     total = ScoreSum()
     for origins, actual in task.chunks():
         forecast = best.forecast(origins)
@@ -58,6 +69,16 @@ def _run(name: str, task: Task, candidates: list[Callable[[], Fitted]]) -> Outco
 def _validation_error(task: Task, fitted: Fitted) -> float:
     origins, actual = task.validation_windows(VALIDATION_STEP)
     return float(np.nanmean((fitted.forecast(origins).mean - actual) ** 2))
+
+
+def fit_linear_map(task: Task, filling: str) -> Fitted:
+    rows = task.carried(filling)[: task.split.train_end]  # lines end where a training window does
+    model = fit_linear(rows, LINEAR_WINDOW, task.horizon)
+    return Fitted(
+        lambda origins: model.predict(task.histories(origins, LINEAR_WINDOW, filling)),
+        model.n_parameters,
+        {"filling": filling},
+    )
 
 
 def fit_var(task: Task, filling: str) -> Fitted:

@@ -15,6 +15,7 @@ from _forecasting_task import Outcome
 from tsvae.demo.report import format_table
 
 Row = dict[str, Any]
+FILLING_NAMES = {"lines": "straight lines", "last": "last value", "season": "season before"}
 _HEADER = ["method", "MSE", "MAE", "CRPS", "90 % coverage", "seconds", "parameters"]
 
 
@@ -97,6 +98,20 @@ def command_notes(rows: Sequence[Row]) -> str:
     return "\n".join(
         f"- {', '.join(names)}: `{command}`, {day}." for (day, command), names in methods.items()
     )
+
+
+def filling_notes(rows: Sequence[Row]) -> str:
+    """Say how the gaps were filled for the methods that do not take them."""
+    methods: dict[str, list[str]] = {}
+    for row in rows:
+        details = row["details"]
+        filling = details.get("filling_and_choices", details).get("filling")
+        if filling is not None:
+            methods.setdefault(filling, []).append(row["method"])
+    chosen = "; ".join(
+        f"{FILLING_NAMES[filling]}: {', '.join(names)}" for filling, names in methods.items()
+    )
+    return f"Fillings of gaps, chosen on the validation part: {chosen}." if chosen else ""
 
 
 def published_notes(rows: Sequence[Row]) -> str:

@@ -17,7 +17,9 @@ from tsvae.demo.report import ForecastScores
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
-FILLINGS = ("lines", "season")
+FILLINGS = ("lines", "last", "season")
+GAPS = ("entries", "days")
+DAY = 24  # rows of a block
 
 
 class Outcome(NamedTuple):
@@ -63,21 +65,56 @@ class Task(NamedTuple):
     @property
     def fillings(self) -> tuple[str, ...]:
         """Ways to fill the gaps, of which a method that cannot take them chooses one."""
-        return FILLINGS if self.visible.isna().to_numpy().any() else FILLINGS[:1]
+        if not self.visible.isna().to_numpy().any():
+            return FILLINGS[:1]
+        return FILLINGS if self.period > 1 else FILLINGS[:2]  # else the season is the last value
 
     def histories(self, origins: Rows, window: int, filling: str) -> Array:
         """Cut the (N, W, F) rows before each origin, filled without looking past it."""
-        return history_windows(self._with_seasons(filling), origins, window)
+        return history_windows(self.carried(filling), origins, window)
 
     def filled(self, end: int, filling: str) -> Array:
         """Fill the first `end` rows, to learn from."""
-        rows = self._with_seasons(filling)[:end]
+        rows = self.carried(filling)[:end]
         return np.column_stack([interpolate_gaps(column) for column in rows.T])
 
-    def _with_seasons(self, filling: str) -> Array:
-        """Rows with gaps, from the season before if so wished; lines close what is left."""
+    def carried(self, filling: str) -> Array:
+        """All rows, in whose gaps values go on from row to row or season to season.
+
+        What lines are to close is still missing.
+        """
         rows = self.visible.to_numpy()
-        return fill_from_earlier_season(rows, self.period) if filling == "season" else rows
+        if filling == "lines":
+            return rows
+        return fill_from_earlier_season(rows, self.period if filling == "season" else 1)
+
+
+def hide(shape: tuple[int, int], share: float, gaps: str, seed: int) -> NDArray[np.bool_]:
+    """Draw which entries are hidden: each by itself, or blocks of a day of one variable.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Rows, at least a day of them, and variables.
+    share : float
+        Share to hide. Blocks are drawn until it is reached and may overlap.
+    gaps : {"entries", "days"}
+    seed : int
+
+    Returns
+    -------
+    ndarray of bool, of the given shape
+    """
+    rng = np.random.default_rng(seed)
+    if gaps == "entries":
+        return rng.random(shape) < share
+    hidden = np.zeros(shape, dtype=bool)
+    n_open = share * hidden.size
+    while n_open > 0:
+        block = hidden[rng.integers(shape[0] - DAY + 1) :, rng.integers(shape[1])][:DAY]
+        n_open -= DAY - int(block.sum())
+        block[:] = True
+    return hidden
 
 
 def make_task(options: argparse.Namespace) -> Task:
@@ -88,7 +125,7 @@ def make_task(options: argparse.Namespace) -> Task:
     split = data_set.split(len(frame))
     train = frame.iloc[: split.train_end]
     target = (frame - train.mean()) / train.std(ddof=0)
-    hidden = np.random.default_rng(options.seed).random(target.shape) < options.missing
+    hidden = hide(target.shape, options.missing, options.gaps, options.seed)
     return Task(
         options.data,
         target,

@@ -21,8 +21,8 @@ from _defaults_data import read_series
 from _defaults_methods import run_ours
 from _defaults_scores import make_problem
 from _forecasting_task import make_task
-from forecasting import run_tsvae
 from forecasting import parse as parse_forecasting
+from forecasting import run_tsvae
 
 from tsvae.demo.report import format_table
 

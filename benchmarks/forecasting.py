@@ -3,8 +3,8 @@
 Rows are split in time as in the Informer, DLinear and PatchTST papers. Each variable is
 standardised by the training rows. Every window of the test part counts, stride 1, with a history
 of at most `--context` rows that reaches back across the border. Errors are in standardised units.
-With `--missing p`, that share of all entries is hidden at random from every history (training and
-test); the targets are complete.
+With `--missing p`, that share of all entries is hidden from every history (training and test), one
+by one or, with `--gaps days`, in blocks of 24 rows of one variable; the targets are complete.
 
 Peers (`--methods var ets dlinear nhits patchtst deepar`) need the extra bench-peers; one whose
 package is missing is skipped. `--merge` keeps the rows of an existing report that were made by the
@@ -24,25 +24,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from _common import DATA_SETS, add_common_options, write_report
-from _forecasting_classical import run_ets, run_var
+from _forecasting_classical import run_ets, run_linear, run_var
+from _forecasting_coverage import STEP, coverage_table, measure_coverage
 from _forecasting_deep import run_deep
 from _forecasting_report import (
     Earlier,
     Row,
     command_notes,
+    filling_notes,
     make_row,
     merge_rows,
     published_notes,
     read_earlier,
     scores_table,
 )
-from _forecasting_task import Outcome, Task, make_task
+from _forecasting_task import GAPS, Outcome, Task, make_task
 
 from tsvae.demo.baselines import GaussianForecast, fill_from_earlier_season
-from tsvae.demo.linear import fit_linear, history_windows
 from tsvae.demo.report import QUANTILE_LEVELS, ScoreSum
-
-LINEAR_WINDOW = 336
 
 
 def run_seasonal_naive(task: Task) -> Outcome:
@@ -60,24 +59,13 @@ def run_seasonal_naive(task: Task) -> Outcome:
     return Outcome(total.result(name, seconds=time.perf_counter() - start, n_parameters=0))
 
 
-def run_linear(task: Task) -> Outcome:
-    start = time.perf_counter()
-    rows = task.visible.to_numpy()
-    model = fit_linear(rows[: task.split.train_end], LINEAR_WINDOW, task.horizon)
-    total = ScoreSum()
-    for origins, actual in task.chunks():
-        forecast = model.predict(history_windows(rows, origins, LINEAR_WINDOW))
-        total.add(actual, forecast.mean, forecast.quantiles(QUANTILE_LEVELS))
-    scores = total.result(
-        f"linear ({LINEAR_WINDOW} rows)",
-        seconds=time.perf_counter() - start,
-        n_parameters=model.n_parameters,
-    )
-    return Outcome(scores)
+def run_tsvae(
+    task: Task, options: argparse.Namespace, build: Callable[..., Any] | None = None
+) -> Outcome:
+    """Fit on the training rows, with the defaults but for horizon and context.
 
-
-def run_tsvae(task: Task, options: argparse.Namespace) -> Outcome:
-    """Fit on the training rows, with the defaults but for horizon and context."""
+    `build` makes the estimator of its settings; None: `SVAEForecaster`.
+    """
     from tsvae import SVAEForecaster
     from tsvae.panel import read_panel
 
@@ -90,7 +78,7 @@ def run_tsvae(task: Task, options: argparse.Namespace) -> Outcome:
         "verbose": 1 if options.verbose else 0,
         **options.set,
     }
-    forecaster = SVAEForecaster(**settings).fit(fitted_rows)
+    forecaster = (build or SVAEForecaster)(**settings).fit(fitted_rows)
     print(f"fit took {time.perf_counter() - start:.0f} s", file=sys.stderr)
 
     panel = read_panel(task.visible)
@@ -106,7 +94,11 @@ def run_tsvae(task: Task, options: argparse.Namespace) -> Outcome:
         seconds=time.perf_counter() - start,
         n_parameters=sum(p.numel() for p in forecaster.model_.parameters()),
     )
-    return Outcome(scores, {"settings": options.set})
+    details: dict[str, Any] = {"settings": options.set}
+    if options.coverage:
+        details["coverage_step"] = options.coverage
+        details["coverage"] = measure_coverage(forecaster, task, options.coverage)
+    return Outcome(scores, details)
 
 
 class Method(NamedTuple):
@@ -160,6 +152,21 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", choices=sorted(DATA_SETS), required=True)
     parser.add_argument("--horizon", type=int, default=96)
     parser.add_argument("--missing", type=float, default=0.0, help="share of the history hidden")
+    parser.add_argument(
+        "--gaps",
+        choices=GAPS,
+        default=GAPS[0],
+        help="what --missing hides: entries at random, or blocks of 24 rows of one variable",
+    )
+    parser.add_argument(
+        "--coverage",
+        type=int,
+        nargs="?",
+        const=STEP,
+        metavar="STEP",
+        help="count for tsvae what intervals hold by quarter of the horizon, as they are and with "
+        f"rolling conformal ones, from origins STEP rows apart (default: {STEP})",
+    )
     parser.add_argument("--features", nargs="+", help="variables to keep (default: all)")
     parser.add_argument("--context", type=int, default=512, help="rows of history at most")
     parser.add_argument(
@@ -178,8 +185,37 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not 0 <= options.missing < 1:
         parser.error(f"--missing must be in [0, 1), got {options.missing}")
+    if options.coverage is not None and options.coverage < 1:
+        parser.error(f"--coverage must be at least 1, got {options.coverage}")
     options.set = dict(options.set)
     return options
+
+
+def describe(options: argparse.Namespace) -> tuple[str, str, dict[str, Any]]:
+    """Name of the report, its title, and what must be equal for rows to stand in one table."""
+    stem = f"forecasting_{options.data}_{options.horizon}"
+    title = f"Forecasts of {options.data}, {options.horizon} steps ahead"
+    asked = ["data", "horizon", "missing", "features", "context", "seed"]
+    if options.missing:
+        stem += f"_missing{round(100 * options.missing)}_{options.gaps}"
+        kinds = {"entries": "single entries", "days": "days of one variable"}
+        title += f", {options.missing:.0%} of the history missing ({kinds[options.gaps]})"
+        asked.append("gaps")
+    return stem, title, {name: getattr(options, name) for name in asked}
+
+
+def coverage_part(rows: list[Row], *, markdown: bool) -> str:
+    """Lay out what the intervals hold, if that was counted."""
+    for row in rows:
+        if "coverage" in row["details"]:
+            table = coverage_table(row["details"]["coverage"], markdown=markdown)
+            step = row["details"]["coverage_step"]
+            return (
+                f"Values of the test part inside central intervals of {row['method']}, by quarter "
+                f"of the horizon, from origins {step} rows apart; conformal: rescaled by the "
+                f"outcomes of earlier origins.\n\n{table}"
+            )
+    return ""
 
 
 def main() -> None:
@@ -189,13 +225,7 @@ def main() -> None:
 
         torch.set_num_threads(options.threads)
     task = make_task(options)
-    stem = f"forecasting_{options.data}_{options.horizon}"
-    title = f"Forecasts of {options.data}, {options.horizon} steps ahead"
-    if options.missing:
-        stem += f"_missing{round(100 * options.missing)}"
-        title += f", {options.missing:.0%} of the history missing"
-    asked = ("data", "horizon", "missing", "features", "context", "seed")
-    protocol = {name: getattr(options, name) for name in asked}
+    stem, title, protocol = describe(options)
     path = options.output / f"{stem}.json"
     if options.merge:
         read_earlier(path, protocol)  # refused before hours are spent
@@ -204,7 +234,8 @@ def main() -> None:
     rows = merge_rows(earlier, rows)
     rows.sort(key=lambda row: list(METHODS).index(row["key"]))
     print(f"{title}: {len(task.origins):,} test windows\n")
-    print(scores_table(rows, markdown=False))
+    parts = [scores_table(rows, markdown=False), coverage_part(rows, markdown=False)]
+    print("\n\n".join(filter(None, parts)))
     if options.no_write:
         return
     notes = (
@@ -212,12 +243,18 @@ def main() -> None:
         "the training rows. Mean errors; CRPS from 19 quantiles; share of values inside the "
         "90 % interval. The protocol is described in [the index](index.md)."
     )
+    notes_of_rows = [
+        published_notes(rows),
+        filling_notes(rows) if options.missing else "",
+        command_notes(rows),
+        coverage_part(rows, markdown=True),
+    ]
     written = write_report(
         options.output,
         stem,
         title=title,
         table=scores_table(rows, markdown=True),
-        notes="\n\n".join(filter(None, [notes, published_notes(rows), command_notes(rows)])),
+        notes="\n\n".join(filter(None, [notes, *notes_of_rows])),
         results={"protocol": protocol, "scores": rows},
         earlier_versions=earlier.versions,
     )

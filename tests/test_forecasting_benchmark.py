@@ -11,6 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
+from sklearn.base import BaseEstimator
 
 from tsvae.demo.report import ForecastScores
 
@@ -18,6 +20,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 MODULES = (
     "_common",
     "_forecasting_classical",
+    "_forecasting_coverage",
     "_forecasting_deep",
     "_forecasting_deepar",
     "_forecasting_report",
@@ -36,6 +39,7 @@ def parts():
     before = set(sys.modules)
     try:
         import _forecasting_classical
+        import _forecasting_coverage
         import _forecasting_deep
         import _forecasting_report
         import _forecasting_task
@@ -44,6 +48,7 @@ def parts():
         yield SimpleNamespace(
             task=_forecasting_task,
             classical=_forecasting_classical,
+            coverage=_forecasting_coverage,
             deep=_forecasting_deep,
             report=_forecasting_report,
             main=forecasting,
@@ -80,7 +85,7 @@ def test_validation_windows_end_inside_the_validation_part(parts):
     assert values.shape == (20, 4, 2)
 
 
-@pytest.mark.parametrize("filling", ["lines", "season"])
+@pytest.mark.parametrize("filling", ["lines", "last", "season"])
 def test_histories_are_filled_without_looking_ahead(parts, filling):
     task = make_task(parts, missing=0.4)
     origins = np.array([150, 301])
@@ -97,7 +102,105 @@ def test_histories_are_filled_without_looking_ahead(parts, filling):
 
 def test_fillings_are_offered_where_something_is_missing(parts):
     assert make_task(parts).fillings == ("lines",)
-    assert make_task(parts, missing=0.2).fillings == ("lines", "season")
+    assert make_task(parts, missing=0.2).fillings == ("lines", "last", "season")
+    assert make_task(parts, missing=0.2, period=1).fillings == ("lines", "last")
+
+
+def test_the_last_value_is_carried_into_gaps(parts):
+    task = make_task(parts)
+    visible = task.target.copy()
+    visible.iloc[[0, 5, 6], 0] = np.nan
+    found = task._replace(visible=visible).filled(10, "last")[:, 0]
+    rows = task.target.to_numpy()[:, 0]
+    expected = np.concatenate([rows[[1]], rows[1:5], rows[[4, 4]], rows[7:10]])
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("gaps", ["entries", "days"])
+def test_the_share_asked_for_is_hidden(parts, gaps):
+    hidden = parts.task.hide((3000, 3), 0.3, gaps, seed=0)
+    assert hidden.mean() == pytest.approx(0.3, abs=0.01)
+    assert (hidden.mean(axis=0) > 0.2).all()
+    np.testing.assert_array_equal(hidden, parts.task.hide((3000, 3), 0.3, gaps, seed=0))
+    assert not parts.task.hide((3000, 3), 0.0, gaps, seed=0).any()
+
+
+def test_days_are_hidden_in_one_piece(parts):
+    column = np.pad(parts.task.hide((3000, 2), 0.1, "days", seed=1)[:, 0].astype(int), 1)
+    first, after = (np.flatnonzero(np.diff(column) == sign) for sign in (1, -1))
+    assert (after - first).min() == parts.task.DAY
+    assert len(set(first % parts.task.DAY)) > 5
+
+
+def test_the_linear_map_takes_the_filling_with_the_least_validation_error(parts, monkeypatch):
+    monkeypatch.setattr(parts.classical, "LINEAR_WINDOW", 24)
+    task = make_task(parts, missing=0.3)
+    origins, actual = task.validation_windows(parts.classical.VALIDATION_STEP)
+    errors = {
+        filling: np.nanmean(
+            (parts.classical.fit_linear_map(task, filling).forecast(origins).mean - actual) ** 2
+        )
+        for filling in task.fillings
+    }
+    outcome = parts.classical.run_linear(task)
+    assert outcome.details["filling"] == min(errors, key=errors.get)
+
+
+class Constant(BaseEstimator):
+    """Normal quantiles that know nothing of the data but their size."""
+
+    fitted_ = True
+
+    def __init__(self, std):
+        self.std = std
+
+    def fit(self, X):
+        return self
+
+    def _forecast_origins(self, panel, origins, horizon, quantiles=None):
+        shape = (len(origins), panel.n_series, horizon, panel.n_features)
+        if quantiles is None:
+            return np.zeros(shape)
+        return np.broadcast_to(self.std * norm.ppf(quantiles), (*shape, len(quantiles)))
+
+
+def test_coverage_is_counted_by_quarter_with_and_without_conformal_bands(parts):
+    rng = np.random.default_rng(0)
+    target = pd.DataFrame(rng.standard_normal((3000, 2)), columns=["a", "b"])
+    split = parts.task.Split(1000, 2000, 2900)
+    task = parts.task.Task("made", target, target, split, 8, 40, 1, 32)
+    rows = parts.coverage.measure_coverage(Constant(0.5), task, step=2)
+    assert [row["level"] for row in rows] == [0.5, 0.8, 0.9, 0.95] * 2
+    plain, conformal = rows[2], rows[6]
+    expected = 0.589  # P(|x| < 1.645 / 2)
+    assert plain["quarters"] == pytest.approx([expected] * 4, abs=0.04)
+    assert conformal["quarters"] == pytest.approx([0.9] * 4, abs=0.03)
+    assert "conformal" in parts.coverage.coverage_table(rows, markdown=True)
+
+
+def test_coverage_is_of_complete_targets_of_the_test_part(parts):
+    target = pd.DataFrame(np.zeros((400, 1)), columns=["a"])
+    target.iloc[300:] = 5.0
+    split = parts.task.Split(200, 300, 400)
+    visible = target.copy()
+    visible.iloc[310:380] = np.nan
+    task = parts.task.Task("made", target, visible, split, 8, 40, 1, 32)
+    rows = parts.coverage.measure_coverage(Constant(1.0), task, step=3)
+    assert rows[0]["all"] == 0.0
+
+
+def test_reports_are_named_by_what_is_hidden(parts):
+    def describe(*arguments):
+        return parts.main.describe(parts.main.parse(["--data", "ETTh1", *arguments]))
+
+    stem, _, protocol = describe()
+    assert stem == "forecasting_ETTh1_96"
+    assert "gaps" not in protocol
+    stem, title, protocol = describe("--missing", "0.3", "--gaps", "days")
+    assert stem == "forecasting_ETTh1_96_missing30_days"
+    assert "days" in title
+    assert protocol["gaps"] == "days"
+    assert describe("--missing", "0.3")[0].endswith("_missing30_entries")
 
 
 def test_var_forecasts_are_those_of_statsmodels(parts):
@@ -141,7 +244,7 @@ def test_networks_are_scored_on_the_same_windows(parts, monkeypatch, key):
     outcome = parts.deep.run_deep(key, make_task(parts, missing=0.1), seed=0)
     assert outcome.scores.mse < 1.0
     assert 0.3 < outcome.scores.coverage <= 1
-    assert outcome.details["filling_and_choices"]["filling"] in ("lines", "season")
+    assert outcome.details["filling_and_choices"]["filling"] in ("lines", "last", "season")
 
 
 @needs("neuralforecast")
@@ -208,6 +311,14 @@ def test_the_report_names_the_runs_it_is_from(parts):
     assert parts.report.command_notes(rows) == ""
     rows[0]["command"] = "python benchmarks/forecasting.py --methods a"
     assert "- a: `python benchmarks/forecasting.py --methods a`" in parts.report.command_notes(rows)
+
+
+def test_the_report_says_how_gaps_were_filled(parts):
+    rows = [make_row(parts, key, 1.0) for key in ("a", "b", "c")]
+    rows[0]["details"] = {"filling": "last"}
+    rows[1]["details"] = {"filling_and_choices": {"filling": "lines"}}
+    assert "last value: a; straight lines: b." in parts.report.filling_notes(rows)
+    assert parts.report.filling_notes(rows[2:]) == ""
 
 
 def test_the_report_says_which_peers_count(parts):
