@@ -101,21 +101,55 @@ def setting(text: str) -> tuple[str, Any]:
         return name, value
 
 
+class AddSetting(argparse.Action):
+    """Collect settings in a dict."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        name, value = values
+        setattr(namespace, self.dest, {**getattr(namespace, self.dest), name: value})
+
+
+def new_parser(description: str | None) -> argparse.ArgumentParser:
+    """Make the parser of a script that is described as its docstring is laid out."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
 def add_common_options(parser: argparse.ArgumentParser, estimator: str) -> None:
     """Add what the benchmarks of one estimator share."""
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--set",
         type=setting,
-        action="append",
-        default=[],
+        action=AddSetting,
+        default={},
         metavar="NAME=VALUE",
         help=f"a parameter of {estimator} other than its default; may be repeated",
     )
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's)")
     parser.add_argument("--verbose", action="store_true", help="show the training")
+    add_report_options(parser)
+
+
+def add_report_options(parser: argparse.ArgumentParser) -> None:
+    """Add where the report goes, if anywhere."""
     parser.add_argument("--output", type=Path, default=REPORTS, help="folder of the report")
     parser.add_argument("--no-write", action="store_true", help="print only")
+
+
+def use_threads(count: int | None) -> None:
+    """Tell torch how many threads to use, if it is said."""
+    if count:
+        import torch
+
+        torch.set_num_threads(count)
 
 
 def machine() -> dict[str, Any]:

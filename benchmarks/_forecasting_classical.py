@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -52,7 +52,7 @@ def run_ets(task: Task) -> Outcome:
     return _run("AutoETS", task, [partial(fit_ets, task, *pair) for pair in pairs])
 
 
-def _run(name: str, task: Task, candidates: list[Callable[[], Fitted]]) -> Outcome:
+def _run(name: str, task: Task, candidates: Sequence[Callable[[], Fitted]]) -> Outcome:
     start = time.perf_counter()
     fitted = [fit() for fit in candidates]
     best = fitted[0]

@@ -11,14 +11,12 @@ The data are read from the folder named by the environment variable TSVAE_DATA a
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from _ablation_parts import Part, known_parts
-from _common import REPORTS, Split, write_report
+from _common import Split, add_report_options, new_parser, write_report
 from _defaults_data import read_series
 from _defaults_methods import run_ours
 from _defaults_scores import Scores, make_problem
@@ -119,9 +117,7 @@ def table(scores: list[Found], *, markdown: bool) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parts = known_parts()
     parser.add_argument(
         "--parts",
@@ -141,8 +137,7 @@ def main() -> None:
         metavar="NAME",
         help=f"{', '.join(everything)} (default: all; some alone write no report)",
     )
-    parser.add_argument("--output", type=Path, default=REPORTS, help="folder of the report")
-    parser.add_argument("--no-write", action="store_true", help="print only")
+    add_report_options(parser)
     options = parser.parse_args()
     numbers = range(len(parts)) if options.parts is None else options.parts
     scores = [measure(parts[n], options.data) for n in numbers]

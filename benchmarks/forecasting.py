@@ -23,7 +23,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
-from _common import DATA_SETS, add_common_options, write_report
+from _common import DATA_SETS, add_common_options, new_parser, use_threads, write_report
 from _forecasting_classical import run_ets, run_linear, run_var
 from _forecasting_coverage import STEP, coverage_table, measure_coverage
 from _forecasting_deep import run_deep
@@ -146,9 +146,7 @@ def run_methods(task: Task, options: argparse.Namespace) -> list[Row]:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--data", choices=sorted(DATA_SETS), required=True)
     parser.add_argument("--horizon", type=int, default=96)
     parser.add_argument("--missing", type=float, default=0.0, help="share of the history hidden")
@@ -187,7 +185,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--missing must be in [0, 1), got {options.missing}")
     if options.coverage is not None and options.coverage < 1:
         parser.error(f"--coverage must be at least 1, got {options.coverage}")
-    options.set = dict(options.set)
     return options
 
 
@@ -220,10 +217,7 @@ def coverage_part(rows: list[Row], *, markdown: bool) -> str:
 
 def main() -> None:
     options = parse()
-    if options.threads:
-        import torch
-
-        torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     task = make_task(options)
     stem, title, protocol = describe(options)
     path = options.output / f"{stem}.json"
