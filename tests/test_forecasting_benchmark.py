@@ -38,6 +38,7 @@ def parts():
     sys.path.insert(0, str(FOLDER))
     before = set(sys.modules)
     try:
+        import _common
         import _forecasting_classical
         import _forecasting_coverage
         import _forecasting_deep
@@ -46,6 +47,7 @@ def parts():
         import forecasting
 
         yield SimpleNamespace(
+            common=_common,
             task=_forecasting_task,
             classical=_forecasting_classical,
             coverage=_forecasting_coverage,
@@ -336,3 +338,17 @@ def test_a_peer_that_is_not_installed_is_skipped(parts, monkeypatch, capsys):
     assert "dlinear is skipped: it needs neuralforecast" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="none of the methods"):
         parts.main.run_methods(make_task(parts), SimpleNamespace(methods=["dlinear"]))
+
+
+def test_settings_are_collected_the_last_one_counts(parts):
+    options = parts.main.parse(
+        ["--data", "ETTh1", "--set", "a=1", "--set", "b=x", "--set", "a=(2,)"]
+    )
+    assert options.set == {"a": (2,), "b": "x"}
+    assert parts.main.parse(["--data", "ETTh1"]).set == {}
+
+
+@pytest.mark.parametrize("output", [["--output", "/some/where"], ["--output=/some/where"]])
+def test_the_command_in_reports_names_no_folder(parts, monkeypatch, output):
+    monkeypatch.setattr(sys, "argv", ["/a/forecasting.py", "--data", "ETTh1", *output, "--merge"])
+    assert parts.common.command_line() == "python benchmarks/forecasting.py --data ETTh1 --merge"
