@@ -15,10 +15,10 @@ Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
-_MOST_ORIGINS = 500
+_MEMORY = 8.0  # horizons
 _FEWEST_ORIGINS = 5
 _GROUPS = 4  # of steps ahead
-_PRIOR = 20.0  # horizons behind intervals as they are
+_PRIOR = 10.0  # horizons behind intervals as they are
 _BOUNDS = (0.5, 4.0)
 _TINY = 1e-12
 
@@ -29,14 +29,14 @@ def rescale_by_past(
     mask: Bool,
     origins: Int,
     levels: Sequence[float],
-    most_origins: int = _MOST_ORIGINS,
+    memory: float = _MEMORY,
 ) -> Float:
     """Rescale the quantiles of each origin around the median by what was known by then.
 
     The factor of a level is the conformal quantile of |truth - median| over the distance of the
     interval's bound on that side from the median, over earlier origins whose outcomes are known
     (origin + steps ahead <= this origin), pooled over series and variables and over a group of
-    steps. Factors are shrunk to 1 by the weight of twenty horizons; below five known
+    steps. Factors are shrunk to 1 by the weight of ten horizons; below five known
     origins quantiles stay.
 
     Parameters
@@ -49,8 +49,9 @@ def rescale_by_past(
         Steps of history, increasing.
     levels : sequence of float (Q,)
         Increasing; 0.5 among them.
-    most_origins : int, default=500
-        The most recent ones that are looked at.
+    memory : float, default=8.0
+        Horizons back from the latest known origin that are looked at (five origins at least): how
+        errors spread changes.
 
     Returns
     -------
@@ -64,7 +65,9 @@ def rescale_by_past(
         seen = mask[:, :, group] & np.isfinite(scores).all(-1)
         reach = int(group[-1]) + 1
         for number, origin in enumerate(origins):
-            known = np.flatnonzero(origins + reach <= origin)[-most_origins:]
+            age = origin - reach - origins
+            known = np.flatnonzero(age >= 0)
+            known = known[-max(_FEWEST_ORIGINS, int((age[known] <= memory * horizon).sum())) :]
             if len(known) < _FEWEST_ORIGINS or not seen[known].any():
                 continue
             span = float(origins[known[-1]] - origins[known[0]]) / reach
