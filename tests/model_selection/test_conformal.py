@@ -27,7 +27,8 @@ def test_by_a_plain_loop():
     quantiles, observed, mask, origins = problem()
     found = rescale_by_past(quantiles, observed, mask, origins, LEVELS, memory=29 / 8)
     number, steps = 60, (2, 3)  # the second of four groups of steps
-    known = [o for o in range(80) if origins[o] + 4 <= origins[number]][-30:]
+    every = [o for o in range(80) if origins[o] + 4 <= origins[number]]
+    known = every[-30:]
     scores = [
         abs(observed[o, b, h, f]) / (0.5 * stats.norm.ppf(0.95))
         for o in known
@@ -38,7 +39,7 @@ def test_by_a_plain_loop():
     ]
     horizons = (origins[known[-1]] - origins[known[0]]) / 4 + 1
     factor = conformal_quantile(np.array(scores), 0.9, 2 * 3 * horizons)
-    weight = 2 * 3**0.5 * horizons
+    weight = 2 * 3**0.5 * ((origins[every[-1]] - origins[every[0]]) / 4 + 1)
     factor **= weight / (weight + 10.0)
     np.testing.assert_allclose(
         found[number][:, 2:4, :, -1], factor * quantiles[number][:, 2:4, :, -1]

@@ -67,19 +67,26 @@ def rescale_by_past(
         for number, origin in enumerate(origins):
             age = origin - reach - origins
             known = np.flatnonzero(age >= 0)
-            known = known[-max(_FEWEST_ORIGINS, int((age[known] <= memory * horizon).sum())) :]
-            if len(known) < _FEWEST_ORIGINS or not seen[known].any():
+            if len(known) < _FEWEST_ORIGINS:
                 continue
-            span = float(origins[known[-1]] - origins[known[0]]) / reach
-            known_horizons = n_series * min(len(known), span + 1.0)
-            evidence = known_horizons * n_features**0.5
+            evidence = n_series * n_features**0.5 * _horizons(origins[known], reach)
             weight = evidence / (evidence + _PRIOR)
+            recent = int((age[known] <= memory * horizon).sum())
+            known = known[-max(_FEWEST_ORIGINS, recent) :]
+            if not seen[known].any():
+                continue
+            independent = n_series * n_features * _horizons(origins[known], reach)
             past = scores[known][seen[known]]
-            factor = _factors(past, levels, middle, known_horizons * n_features) ** weight
+            factor = _factors(past, levels, middle, independent) ** weight
             own = quantiles[number][:, group]
             median = own[..., [middle]]
             out[number][:, group] = median + factor * (own - median)
     return np.maximum.accumulate(out, axis=-1)
+
+
+def _horizons(origins: Int, reach: int) -> float:
+    """Horizons of ``reach`` steps that origins make up: at most one each."""
+    return min(float(len(origins)), float(origins[-1] - origins[0]) / reach + 1.0)
 
 
 def _scores(quantiles: Float, observed: Float, levels: Sequence[float], middle: int) -> Float:
