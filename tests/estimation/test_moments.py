@@ -8,11 +8,13 @@ import torch
 
 from tsvae import SVAEForecaster
 from tsvae.estimation import starting
-from tsvae.estimation.building import resolve_sizes
+from tsvae.estimation.building import follow_lines, measure_spread, resolve_sizes
 from tsvae.estimation.moments import measure_errors, variable_weights, window_moments
 from tsvae.estimation.seasons import has_effect
 from tsvae.models.readout import linear_readout
 from tsvae.models.window_response import window_response
+
+BOTH = np.array([True, True])
 
 
 def panel_of(n_steps=120, missing=0.0, seed=0):
@@ -58,7 +60,7 @@ def test_moments_by_a_loop(missing):
     values, mask = panel_of(missing=missing)
     sizes = resolve_sizes(120, 20, 4)
     weight = np.array([2.0, 0.5])
-    moments = window_moments(values, mask, np.array([120]), weight, sizes, 4)
+    moments = window_moments(values, mask, np.array([120]), weight, sizes, 4, BOTH)
     length = moments.past.shape[-1]
     blocks = np.array_split(np.arange(length, 117), 8)
     for block in (0, 5):
@@ -91,7 +93,7 @@ def test_gaps_in_a_trend_leave_its_errors_small(missing):
     mask = rng.random(values.shape) >= missing
     sizes = resolve_sizes(300, 40, 3)
     moments = window_moments(
-        np.where(mask, values, 0.0), mask, np.array([300]), np.ones(1), sizes, 3
+        np.where(mask, values, 0.0), mask, np.array([300]), np.ones(1), sizes, 3, np.array([True])
     )
     persist = torch.zeros(3, moments.past.shape[-1], dtype=torch.float64)
     persist[:, -1] = 1.0
@@ -114,7 +116,7 @@ def test_variables_count_alike_where_data_are_many():
 def test_moments_of_gaps_are_positive():
     values, mask = panel_of(missing=0.5)
     moments = window_moments(
-        values, mask, np.array([120]), np.ones(2), resolve_sizes(120, 20, 4), 4
+        values, mask, np.array([120]), np.ones(2), resolve_sizes(120, 20, 4), 4, BOTH
     )
     assert float(torch.linalg.eigvalsh(moments.past.double()).min()) > -1e-4
 
@@ -127,7 +129,7 @@ def test_errors_by_a_loop():
     for f, past, _, future, known in windows(values, mask, sizes, 4, range(20, 117)):
         squares[f] += known * (future - forecast.numpy() @ past) ** 2
         counts[f] += known
-    found = measure_errors(values, mask, np.array([120]), forecast, sizes)
+    found = measure_errors(values, mask, np.array([120]), forecast, sizes, BOTH)
     np.testing.assert_allclose(found, squares / counts, rtol=1e-4)
 
 
@@ -156,6 +158,32 @@ def test_the_model_forecasts_as_fitted():
     found = readout.gain[:, 0] @ model.coupling(response.weight[:, 0]).T
     wanted = forecast_map(kept[0], 40, 6)
     np.testing.assert_allclose(found.numpy(), wanted.numpy(), atol=0.01)
+
+
+def test_gaps_of_some_variables_stay():
+    values, mask = panel_of(missing=0.3)
+    sizes, lengths, weight = resolve_sizes(120, 20, 4), np.array([120]), np.ones(2)
+
+    def moments(bridged, variables):
+        own = values[..., variables], mask[..., variables]
+        return window_moments(*own, lengths, weight[variables], sizes, 4, np.array(bridged))
+
+    def gram(bridged):
+        return moments(bridged, [0, 1]).past
+
+    by_both, by_first, by_none = gram([True, True]), gram([True, False]), gram([False, False])
+    assert (by_first - by_both).abs().max() > 0.01
+    assert (by_first - by_none).abs().max() > 0.01
+    assert (moments([True], [0]).past - moments([False], [0]).past).abs().max() > 0.01
+
+
+def test_lines_are_followed_by_smooth_variables_alone():
+    rng = np.random.default_rng(0)
+    both = np.stack((rng.normal(size=300).cumsum().cumsum(), rng.normal(size=300)), axis=-1)[None]
+    mask = rng.random(both.shape) < 0.8
+    spread = measure_spread(np.where(mask, both, 0.0), mask, resolve_sizes(300, 40, 4))
+    found = follow_lines(np.where(mask, both, 0.0), mask, spread)
+    np.testing.assert_array_equal(found, [True, False])
 
 
 def test_errors_are_never_below_those_in_the_data():

@@ -354,9 +354,12 @@ def test_density_of_a_row_is_that_of_its_coupled_forecast(coupled):
 
 def test_inner_gaps_are_bridged_before_a_coupling(coupled):
     coupled.seen[1, 4:6] = False
+    waiting = forecast(coupled.model, coupled.x, coupled.seen, H)
+    coupled.model.bridged.fill_(True)
     found = forecast(coupled.model, coupled.x, coupled.seen, H)
     filled = coupled.x.clone()
     for step, share in ((4, 1 / 3), (5, 2 / 3)):
         filled[1, step] = (1 - share) * coupled.x[1, 3] + share * coupled.x[1, 6]
     wanted = forecast(coupled.model, filled, torch.ones_like(coupled.seen), H)
     torch.testing.assert_close(found.mean, wanted.mean)
+    assert (waiting.mean[1] - found.mean[1]).abs().max() > 1e-3

@@ -26,6 +26,7 @@ __all__ = [
     "Spread",
     "Start",
     "detect_periods",
+    "follow_lines",
     "measure_spread",
     "resolve_sizes",
     "ridge",
@@ -43,6 +44,7 @@ _N_WINDOWS = 16
 _TINY = 1e-8
 _PEAK_RATIO = 8.0
 _RIDGE = 1.0
+_LINE_SHARE = 0.25  # of a window's variance that straight lines may miss
 STRENGTH = 100.0  # pseudo-observations behind a start that no data speak for
 
 
@@ -215,6 +217,28 @@ def measure_spread(values: Array, mask: NDArray[np.bool_], sizes: Sizes) -> Spre
     return Spread(window, np.where(noise > _TINY, noise, window))
 
 
+def follow_lines(values: Array, mask: NDArray[np.bool_], spread: Spread) -> NDArray[np.bool_]:
+    """Tell the variables that move in lines from one step to the next.
+
+    Parameters
+    ----------
+    values, mask : ndarray (B, T, F)
+        Model units.
+    spread : Spread
+
+    Returns
+    -------
+    bool ndarray (F,)
+        True where the mean of two neighbours misses the value between them by a mean square of at
+        most a quarter of the variance inside a window.
+    """
+    three = mask[:, 2:] & mask[:, 1:-1] & mask[:, :-2]
+    missed = np.where(three, values[:, 1:-1] - (values[:, 2:] + values[:, :-2]) / 2.0, 0.0)
+    square = (missed**2).sum((0, 1)) / three.sum((0, 1)).clip(1)
+    smooth: NDArray[np.bool_] = square <= _LINE_SHARE * spread.window**2
+    return smooth
+
+
 def _residual(
     values: Array, mask: NDArray[np.bool_], entries: int
 ) -> tuple[Array, NDArray[np.bool_]]:
@@ -240,6 +264,8 @@ class Start(NamedTuple):
         Observations that the dynamics rest on.
     coupling : Tensor (D, D) or None
         Of the states at the origin of a forecast; None: the model has none.
+    bridged : bool ndarray (F,) or None
+        Variables whose short gaps are bridged.
     """
 
     dynamics: LDSParameters | None
@@ -248,6 +274,7 @@ class Start(NamedTuple):
     noise_scale: float | None = None
     strength: float = STRENGTH
     coupling: Tensor | None = None
+    bridged: NDArray[np.bool_] | None = None
 
 
 def start_model(

@@ -42,12 +42,13 @@ def window_moments(
     weight: Array,
     sizes: Sizes,
     horizon: int,
+    bridged: Mask,
 ) -> WindowMoments:
     """Moments of histories and futures of all variables, by blocks of time.
 
-    Short gaps of the past are bridged, as when forecasting. Pairs of entries count where both are
-    known, so that other gaps cost precision, not bias. Before its first row a series is at its
-    level: filters start at rest there.
+    Short gaps of the past are bridged where told so, as when forecasting. Pairs of entries count
+    where both are known, so that other gaps cost precision, not bias. Before its first row a series
+    is at its level: filters start at rest there.
 
     Parameters
     ----------
@@ -60,6 +61,8 @@ def window_moments(
     sizes : Sizes
     horizon : int
         H, steps ahead.
+    bridged : bool ndarray (F,)
+        Variables whose short gaps are bridged.
 
     Returns
     -------
@@ -73,7 +76,7 @@ def window_moments(
     for series, origins in enumerate(starts):
         for block, part in enumerate(np.array_split(origins, _N_BLOCKS)):
             for some in _pieces(part[::stride]):
-                windows = _cut(values[series], mask[series], some, length, horizon, sizes)
+                windows = _cut(values[series], mask[series], some, length, horizon, sizes, bridged)
                 sums[block].add(windows, by_variable[windows.variable])
     spacing = max(1.0, max((len(s) for s in starts), default=1) / _N_BLOCKS)
     return _finish(sums, int(np.ceil(horizon / spacing)))
@@ -103,13 +106,18 @@ def variable_weights(lengths: NDArray[np.int64], scale: Array, sizes: Sizes, hor
 
 
 def measure_errors(
-    values: Array, mask: Mask, lengths: NDArray[np.int64], forecast: Tensor, sizes: Sizes
+    values: Array,
+    mask: Mask,
+    lengths: NDArray[np.int64],
+    forecast: Tensor,
+    sizes: Sizes,
+    bridged: Mask,
 ) -> Array:
     """Mean squared error of each variable and step, ``(F, H)``; NaN where nothing is observed.
 
     Parameters
     ----------
-    values, mask, lengths, sizes
+    values, mask, lengths, sizes, bridged
         As in :func:`window_moments`.
     forecast : Tensor (H, L)
         Linear map from a history to its future.
@@ -121,7 +129,7 @@ def measure_errors(
     counts = torch.zeros_like(squares)
     for series, origins in enumerate(starts):
         for some in _pieces(origins[::stride]):
-            windows = _cut(values[series], mask[series], some, length, horizon, sizes)
+            windows = _cut(values[series], mask[series], some, length, horizon, sizes, bridged)
             error = (windows.future - windows.past @ forecast.T.float()) * windows.future_mask
             squares.index_add_(0, windows.variable, error.square())
             counts.index_add_(0, windows.variable, windows.future_mask)
@@ -162,6 +170,7 @@ def _cut(
     length: int,
     horizon: int,
     sizes: Sizes,
+    bridged: Mask,
 ) -> _Windows:
     """Windows around some origins of one series, all its variables; gaps bridged, levels off."""
     rows = origins[:, None] + np.arange(-length, horizon)
@@ -169,9 +178,10 @@ def _cut(
     rows = rows.clip(0, len(values) - 1)
     x = torch.as_tensor(values[rows], dtype=torch.float32).transpose(1, 2).flatten(0, 1)
     seen = torch.as_tensor(mask[rows] & inside[..., None]).transpose(1, 2).flatten(0, 1)
-    past = bridge_gaps(x[:, :length, None], seen[:, :length, None])
-    x = torch.cat((past.x.squeeze(-1), x[:, length:]), dim=1)
-    seen = torch.cat((past.known.squeeze(-1), seen[:, length:]), dim=1)
+    variable = torch.arange(values.shape[1]).repeat(len(origins))
+    some = torch.as_tensor(bridged)[variable]
+    past = bridge_gaps(x[some, :length, None], seen[some, :length, None])
+    x[some, :length], seen[some, :length] = past.x.squeeze(-1), past.known.squeeze(-1)
     past_mask = seen[:, :length].float()
     if sizes.level_entries:
         first = past_mask * (past_mask.cumsum(1) <= sizes.level_entries)
@@ -184,7 +194,6 @@ def _cut(
     future_mask = (seen[:, length:] & known).float()
     before = torch.as_tensor(origins[:, None] < length - np.arange(length))
     past_mask = torch.maximum(past_mask, before.repeat_interleave(values.shape[1], 0).float())
-    variable = torch.arange(values.shape[1]).repeat(len(origins))
     latest = (past_mask * torch.arange(1, length + 1)).argmax(1, keepdim=True)
     last = x[:, :length].gather(1, latest)
     return _Windows(x[:, :length], past_mask, x[:, length:], future_mask, last, variable)

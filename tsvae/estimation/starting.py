@@ -16,6 +16,7 @@ from tsvae.estimation.building import (
     Spread,
     Start,
     detect_periods,
+    follow_lines,
     measure_spread,
     ridge,
     set_bank,
@@ -105,6 +106,8 @@ def build_at_start(
             model.covariate_matrix.copy_(torch.as_tensor(effects))
         if start.coupling is not None and model.coupling is not None:
             model.coupling.matrix.copy_(start.coupling)
+        if start.bridged is not None:
+            model.bridged.copy_(torch.as_tensor(start.bridged))
     return model
 
 
@@ -168,10 +171,12 @@ def fit_start(
     season = min(int(np.ceil(max(periods, default=1.0))), int(lengths.max()) // _SHORT)
     horizon = max(sizes.horizon, season)
     weight = variable_weights(lengths, spread.noise, sizes, horizon)
-    moments = window_moments(values, mask, lengths, weight, sizes, horizon)
+    bridged = follow_lines(values, mask, spread)
+    moments = window_moments(values, mask, lengths, weight, sizes, horizon, bridged)
     fitted = fit_responses(moments, with_slopes(roles), sizes.horizon)
     n_past = moments.past.shape[-1]
-    errors = measure_errors(values, mask, lengths, forecast_map(fitted, n_past, horizon), sizes)
+    forecast = forecast_map(fitted, n_past, horizon)
+    errors = measure_errors(values, mask, lengths, forecast, sizes, bridged)
     start = fitted_start(fitted._replace(errors=_at_least(fitted.errors, errors, weight)))
     return Start(
         start.dynamics,
@@ -180,6 +185,7 @@ def fit_start(
         start.noise_scale,
         max(float(mask.sum()), STRENGTH),
         start.coupling,
+        bridged,
     )
 
 

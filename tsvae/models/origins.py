@@ -59,7 +59,7 @@ def states_at_origins(
     """
     effect = model.effect(inputs)
     if model.coupling is not None:
-        x, visible = _bridged(x, visible, effect)
+        x, visible = _bridged(model, x, visible, effect)
     frame = model.frame(x, visible, effect)
     window = model.window(x, visible, inputs, frame, effect)
     if lengths is None:
@@ -75,10 +75,11 @@ def states_at_origins(
     return Origins(frame, model.dynamics.advance(state, lengths - seen))
 
 
-def _bridged(x: Tensor, visible: Tensor, effect: Tensor | float) -> Bridged:
+def _bridged(model: SVAE, x: Tensor, visible: Tensor, effect: Tensor | float) -> Bridged:
     """Bridge gaps of what covariates leave over."""
     bridged = bridge_gaps(x - effect, visible)
-    return Bridged(torch.where(visible, x, bridged.x + effect), bridged.known)
+    known = torch.where(model.bridged, bridged.known, visible)
+    return Bridged(torch.where(known & ~visible, bridged.x + effect, x), known)
 
 
 def _states_after(model: SVAE, window: Window, rows: Tensor) -> State:

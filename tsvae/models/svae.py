@@ -95,7 +95,8 @@ class SVAE(nn.Module):
         Read smoothed values out of the states by a matrix of their own, see
         :mod:`tsvae.models.smoothing_readout`: a bank of filters fitted to forecasts asks for that.
     coupled : bool, default=False
-        Correct the states from which forecasts start, see :mod:`tsvae.models.coupling`.
+        Correct the states from which forecasts start, see :mod:`tsvae.models.coupling`, short gaps
+        of histories bridged, see :mod:`tsvae.models.gaps`.
     n_samples : int, default=4
         Posterior samples S where no closed form exists.
     elbo_weight, forecast_weight : float, default=1.0
@@ -117,6 +118,8 @@ class SVAE(nn.Module):
     seed : int, default=0
         Source of all random numbers of initialisation and training.
     """
+
+    bridged: Tensor
 
     def __init__(
         self,
@@ -212,6 +215,8 @@ class SVAE(nn.Module):
         if own_smoothing:
             self.smoothing = SmoothingReadout(latent_dim, width)
         self.coupling: StateCoupling | None = StateCoupling(latent_dim) if coupled else None
+        # Variables whose short gaps are bridged before a coupling
+        self.register_buffer("bridged", torch.full((n_features,), coupled))
         linear = skip and not decoder_sizes and scale != "network" and not final_sigmoid
         self.closed_form = linear and likelihood == "normal"
 
