@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from tsvae.estimation.building import Sizes, resolve_sizes
+from tsvae.estimation.building import MAX_CHANNELS, Sizes, resolve_sizes
 from tsvae.estimation.calibration import fit_spread
 from tsvae.estimation.covariates import InputDesign
 from tsvae.estimation.engine import Engine
 from tsvae.estimation.filling import learn_to_fill
 from tsvae.estimation.fitting import TrainingData, fit_model
 from tsvae.estimation.held_back import measure_factors, rows_to_hold_back, without_last
+from tsvae.estimation.joint_filling import JointFilling
+from tsvae.estimation.joint_learning import learn_jointly
 from tsvae.estimation.reading import Problem
 from tsvae.estimation.scaling import PanelScaler, Scaling, fit_scaler
 from tsvae.estimation.seasons import fixed_angles, seldom_seen
@@ -58,6 +60,8 @@ class StructuredFit:
     log : TrainingLog
     spread : ForecastSpread
         From the model's margins to those of forecasts.
+    filling : JointFilling or None
+        What fills hidden entries from all variables; None: the model alone.
     """
 
     model: SVAE
@@ -70,6 +74,7 @@ class StructuredFit:
     history: Problem
     log: TrainingLog
     spread: ForecastSpread
+    filling: JointFilling | None = None
 
     def append(self, new: Problem) -> StructuredFit:
         """Return the fit with new rows at the end of its history.
@@ -97,6 +102,7 @@ class StructuredFit:
             params["n_threads"],
             params["n_samples"],
             self.spread,
+            self.filling,
         )
 
 
@@ -170,8 +176,12 @@ def _fit_once(
         beta=beta,
     )
     model.eval().requires_grad_(False)
+    filling = None
     if model.smoothing is not None:
         learn_to_fill(model, data, sizes, seed)
+        if problem.covariates is None and panel.n_features <= MAX_CHANNELS:
+            periods = given_periods(panel, params)
+            filling = learn_jointly(model, data, panel.index, periods, sizes.window, seed)
     fitted = StructuredFit(
         model,
         settings,
@@ -183,6 +193,7 @@ def _fit_once(
         _kept(problem, sizes),
         log,
         ForecastSpread.plain(panel.n_features, sizes.horizon),
+        filling,
     )
     engine = fitted.engine(params)
     return fitted if engine.draws_forecasts else replace(fitted, spread=fit_spread(engine, problem))

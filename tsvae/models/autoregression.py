@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["LEVELS", "Autoregression", "fit_autoregression", "fewest_rows"]
+__all__ = ["LEVELS", "Autoregression", "fewest_rows", "fit_autoregression"]
 
 #: Variances v of a level beside those of the variables.
 LEVELS = (0.0, 1.0)
@@ -73,7 +73,7 @@ class _Moments(NamedTuple):
     """Second moments of p + 1 rows, and how many rows tell them."""
 
     second: Tensor
-    count: float
+    rows: float
 
 
 def fewest_rows(order: int, n_features: int) -> int:
@@ -135,13 +135,13 @@ def _lagged(x: Tensor, order: int) -> Tensor:
 
 def _moments(rows: Tensor, seen: Tensor, clock: Tensor, n_phases: int) -> list[_Moments]:
     """Moments by phase of the last row; then those of all rows."""
-    found, products, pairs = [], 0.0, 0.0
+    found = []
+    products = pairs = rows.new_zeros(rows.shape[-1], rows.shape[-1])
     for h in range(max(n_phases, 1)):
         z, m = rows[clock == h], seen[clock == h]
         product, pair = z.T @ z, m.T @ m
         found.append(_Moments(product / pair.clamp_min(1.0), float(pair.diagonal().mean())))
         products, pairs = products + product, pairs + pair
-    assert isinstance(pairs, Tensor)
     pooled = _Moments(_definite(products / pairs.clamp_min(1.0)), float(pairs.diagonal().mean()))
     if not n_phases:
         return [pooled]
@@ -168,7 +168,7 @@ def _version(
     average = _left(pooled, common, past, now)
     coefficients, noise, start = [], [], []
     for part in moments:
-        own, n = part.second + added, part.count
+        own, n = part.second + added, part.rows
         pull = 0.0 if part is moments[-1] else _PULL_COEFFICIENTS
         gram = n * own[past, past] + pull * pooled[past, past]
         cross = n * own[past, now] + pull * pooled[past, past] @ common.T

@@ -70,7 +70,9 @@ def chain_moments(diagonal: Tensor, below: Tensor, linear: Tensor) -> ChainMomen
     >>> found.mean.flatten()  # of [[2, -1], [-1, 2]]
     tensor([1.0000, 1.0000])
     """
-    inverses, links, white = [], [], []
+    inverses: list[Tensor] = []
+    links: list[Tensor] = []
+    white: list[Tensor] = []
     log_det = linear.new_zeros(len(linear))
     eye = torch.eye(linear.shape[-1], dtype=linear.dtype, device=linear.device)
     eye = eye.expand_as(diagonal[:, 0])

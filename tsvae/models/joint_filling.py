@@ -112,7 +112,7 @@ def _clock(fit: Autoregression, n: int, n_steps: int, phase: Tensor | None) -> T
 
 
 def _lay(fit: Autoregression, version: int, clock: Tensor) -> _Chain:
-    """Maps of all blocks, made once for each phase that a block begins with."""
+    """Make the maps of all blocks, once for each phase that a block begins with."""
     order, width = fit.order, fit.noise.shape[-1]
     roots = _inverse_root(fit.noise[version])
     rows = torch.cat((-roots @ fit.coefficients[version], roots), dim=-1)
@@ -173,7 +173,7 @@ def _condition(chain: _Chain, y: Tensor, seen: Tensor, steps: int) -> _Version:
 
 
 def _before(blocks: Tensor) -> Tensor:
-    """The block before each; zeros before the first."""
+    """Shift to the block before; zeros before the first."""
     return torch.cat((torch.zeros_like(blocks[:, :1]), blocks[:, :-1]), dim=1)
 
 
