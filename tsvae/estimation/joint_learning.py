@@ -16,6 +16,7 @@ from tsvae.estimation.fitting import TrainingData
 from tsvae.estimation.joint_filling import JointFilling
 from tsvae.models import SVAE
 from tsvae.models.autoregression import fewest_rows, fit_autoregression
+from tsvae.models.completion import complete_rows
 from tsvae.models.predictive import smooth_values
 from tsvae.panel import PanelIndex
 from tsvae.panel.clock import Clock
@@ -24,10 +25,11 @@ __all__ = ["learn_jointly"]
 
 Array = NDArray[np.float64]
 Int = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 _ORDERS = (1, 2, 3)
-_MOST_ENTRIES = 1_000_000  # that are fitted to
-_TESTED_ENTRIES = 20_000
+_MOST_ENTRIES = 500_000  # that are fitted to
+_TESTED_ENTRIES = 15_000
 _FEWEST_TESTED = 100
 _LONGEST_SEASON = 200
 _FEWEST_CYCLES = 30
@@ -51,15 +53,29 @@ class _Learner:
     """
 
     residual: Array
-    mask: NDArray[np.bool_]
+    mask: Mask
     clock: Clock | None
     start: Int
 
-    def fit(self, mask: NDArray[np.bool_], order: int, n_phases: int) -> JointFilling:
-        """Fit to the entries of a mask."""
+    def complete(self, inside: Mask, n_phases: int, seed: int) -> _Learner:
+        """Draw what is missing in the rows inside, and forget the others."""
+        drawn = complete_rows(
+            torch.from_numpy(np.where(inside[..., None], self.residual, 0.0)),
+            torch.from_numpy(self.mask & inside[..., None]),
+            torch.from_numpy(inside),
+            torch.from_numpy(self.start % max(n_phases, 1)),
+            n_phases,
+            _ORDERS[1],
+            seed,
+        )
+        everywhere = np.broadcast_to(inside[..., None], self.mask.shape)
+        return replace(self, residual=drawn.numpy(), mask=everywhere)
+
+    def fit(self, order: int, n_phases: int) -> JointFilling:
+        """Fit to the rows, which are complete."""
         found = fit_autoregression(
-            torch.from_numpy(np.where(mask, self.residual, 0.0)),
-            torch.from_numpy(mask),
+            torch.from_numpy(self.residual),
+            torch.from_numpy(self.mask.copy()),
             torch.from_numpy(self.start % max(n_phases, 1)),
             n_phases,
             order,
@@ -123,29 +139,28 @@ def learn_jointly(
         return None
     clock = index.clock if index.has_stamps else None
     learner = _Learner(_residual(model, data.values, data.inputs), data.mask, clock, start)
-    early = data.mask & (np.arange(data.mask.shape[1]) < first[:, None])[..., None]
+    steps = np.arange(data.mask.shape[1])
+    inside, early = steps < data.lengths[:, None], steps < first[:, None]
     n_phases = 0 if clock is None else _season(periods, int(first.sum()))
     test = _Test(_residual(model, held.values, held.inputs), held, start[held.series] + held.begin)
-    candidates = [
-        learner.fit(early, order, season)
-        for order, season in product(_ORDERS, sorted({0, n_phases}))
-        if _is_enough(early, first, order)
-    ]
-    if not candidates:
+    orders = [k for k in _ORDERS if _is_enough(data.mask & early[..., None], k)]
+    if not orders:
         return None
+    before = learner.complete(early, n_phases, seed)
+    candidates = [before.fit(*pair) for pair in product(orders, sorted({0, n_phases}))]
     best = min(candidates, key=lambda one: float(np.abs(test.errors(one, 0)[0]).mean()))
     errors, scale = test.errors(best)
     if not np.abs(errors).mean() < _own_error(model, held):
         return None
-    final = learner.fit(data.mask, best.fit.order, best.fit.n_phases)
+    final = learner.complete(inside, n_phases, seed).fit(best.fit.order, best.fit.n_phases)
     return replace(final, widening=_widening(errors, scale))
 
 
-def _is_enough(early: NDArray[np.bool_], first: Int, order: int) -> bool:
-    """Whether there are rows enough for coefficients of an order."""
+def _is_enough(early: Mask, order: int) -> bool:
+    """Whether there are entries enough for coefficients of an order."""
+    longest = int(early.any(-1).sum(1).max())
     n_features = early.shape[-1]
-    rows = early.sum() / n_features
-    return bool(rows >= fewest_rows(order, n_features) and first.max() > order)
+    return bool(early.sum() >= n_features * fewest_rows(order, n_features) and longest > order)
 
 
 def _limited(data: TrainingData, start: Int) -> tuple[TrainingData, Int]:

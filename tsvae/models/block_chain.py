@@ -43,7 +43,9 @@ class ChainMoments(NamedTuple):
     log_det: Tensor
 
 
-def chain_moments(diagonal: Tensor, below: Tensor, linear: Tensor) -> ChainMoments:
+def chain_moments(
+    diagonal: Tensor, below: Tensor, linear: Tensor, noise: Tensor | None = None
+) -> ChainMoments:
     """Moments of the density proportional to ``exp(linear' x - x' P x / 2)``.
 
     Parameters
@@ -53,6 +55,8 @@ def chain_moments(diagonal: Tensor, below: Tensor, linear: Tensor) -> ChainMomen
     below : Tensor (N, J - 1, W, W)
         Blocks ``(j + 1, j)`` of P.
     linear : Tensor (N, J, W)
+    noise : Tensor (N, J, W), optional
+        Standard normal numbers that turn the mean into a draw.
 
     Returns
     -------
@@ -73,6 +77,7 @@ def chain_moments(diagonal: Tensor, below: Tensor, linear: Tensor) -> ChainMomen
     inverses: list[Tensor] = []
     links: list[Tensor] = []
     white: list[Tensor] = []
+    drawn: list[Tensor] = []
     log_det = linear.new_zeros(len(linear))
     eye = torch.eye(linear.shape[-1], dtype=linear.dtype, device=linear.device)
     eye = eye.expand_as(diagonal[:, 0])
@@ -87,8 +92,10 @@ def chain_moments(diagonal: Tensor, below: Tensor, linear: Tensor) -> ChainMomen
         root = torch.linalg.cholesky(block)
         inverses.append(torch.linalg.solve_triangular(root, eye, upper=False))
         white.append(inverses[-1] @ own)
+        if noise is not None:
+            drawn.append(white[-1] + noise[:, j].unsqueeze(-1))
         log_det = log_det + 2.0 * root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return _go_back(inverses, links, white, log_det)
+    return _go_back(inverses, links, drawn or white, log_det)
 
 
 def _go_back(

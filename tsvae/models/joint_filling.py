@@ -27,7 +27,7 @@ from torch import Tensor
 from tsvae.models.autoregression import Autoregression
 from tsvae.models.block_chain import ChainMoments, chain_moments
 
-__all__ = ["Filled", "fill_hidden"]
+__all__ = ["Filled", "draw_hidden", "fill_hidden"]
 
 _DEGREES = 8.0  # nu
 _STEPS = 3  # of expectation maximisation
@@ -88,20 +88,61 @@ def fill_hidden(
     Filled
     """
     n_steps = x.shape[1]
-    padding = (0, 0, 0, -n_steps % fit.order)  # rows of nothing, which change nothing
-    clock = _clock(fit, len(x), n_steps + padding[-1], phase)
-    mean = fit.mean[clock]
-    seen = torch.nn.functional.pad(mask, padding)
-    y = torch.where(seen, (torch.nn.functional.pad(x, padding) - mean) / fit.scale, 0.0)
-    chains = (_lay(fit, version, clock) for version in range(len(fit.noise)))
-    found = [_condition(chain, y, seen, steps) for chain in chains]
+    laid = _standardise(fit, x, mask, phase)
+    chains = (_lay(fit, version, laid.clock) for version in range(len(fit.noise)))
+    found = [_condition(chain, laid.y, laid.seen, steps) for chain in chains]
     weight = torch.softmax(torch.stack([one.log_evidence for one in found]), 0)[..., None, None]
     means = torch.stack([one.mean for one in found])
     variance = torch.stack([one.variance for one in found])
     centre = (weight * means).sum(0)
     variance = (weight * (variance + (means - centre).square())).sum(0)
-    filled = torch.where(mask, x, (mean + fit.scale * centre)[:, :n_steps])
+    filled = torch.where(mask, x, (laid.mean + fit.scale * centre)[:, :n_steps])
     return Filled(filled, torch.where(mask, 0.0, (fit.scale**2 * variance)[:, :n_steps]))
+
+
+def draw_hidden(
+    fit: Autoregression,
+    x: Tensor,
+    mask: Tensor,
+    phase: Tensor | None,
+    generator: torch.Generator,
+) -> Tensor:
+    """Draw hidden entries, with normal innovations and levels that do not move.
+
+    Parameters as in :func:`fill_hidden`.
+
+    Returns
+    -------
+    Tensor (N, T, F)
+    """
+    laid = _standardise(fit, x, mask, phase)
+    chain = _lay(fit, 0, laid.clock)
+    blocks = laid.y.reshape(len(x), chain.maps.shape[1], -1)
+    free = ~laid.seen.reshape(blocks.shape)
+    noise = torch.randn(blocks.shape, dtype=x.dtype, generator=generator)
+    one = torch.ones_like(blocks)
+    found = _hidden_moments(_opened(chain, free), one, free, _apply(chain.maps, blocks), noise)
+    y = (blocks + found.mean * free).reshape(laid.y.shape)
+    return torch.where(mask, x, (laid.mean + fit.scale * y)[:, : x.shape[1]])
+
+
+class _Laid(NamedTuple):
+    """Windows of whole blocks, in units of the scale and around the mean."""
+
+    y: Tensor
+    seen: Tensor
+    mean: Tensor
+    clock: Tensor
+
+
+def _standardise(fit: Autoregression, x: Tensor, mask: Tensor, phase: Tensor | None) -> _Laid:
+    n_steps = x.shape[1]
+    padding = (0, 0, 0, -n_steps % fit.order)  # rows of nothing, which change nothing
+    clock = _clock(fit, len(x), n_steps + padding[-1], phase)
+    mean = fit.mean[clock]
+    seen = torch.nn.functional.pad(mask, padding)
+    y = torch.where(seen, (torch.nn.functional.pad(x, padding) - mean) / fit.scale, 0.0)
+    return _Laid(y, seen, mean, clock)
 
 
 def _clock(fit: Autoregression, n: int, n_steps: int, phase: Tensor | None) -> Tensor:
@@ -153,8 +194,7 @@ def _condition(chain: _Chain, y: Tensor, seen: Tensor, steps: int) -> _Version:
     blocks = y.reshape(len(y), chain.maps.shape[1], -1)
     free = ~seen.reshape(blocks.shape)
     known = _apply(chain.maps, blocks)
-    # Observed entries are no unknowns.
-    opened = chain.maps * torch.cat((_before(free), free), dim=-1).unsqueeze(-2)
+    opened = _opened(chain, free)
     weight = torch.ones(shape[:2], dtype=y.dtype)
     for step in range(steps + 1):
         found = _hidden_moments(opened, weight.repeat_interleave(width, 1), free, known)
@@ -172,6 +212,11 @@ def _condition(chain: _Chain, y: Tensor, seen: Tensor, steps: int) -> _Version:
     return _Version((blocks + found.mean).reshape(shape), variance.reshape(shape), evidence)
 
 
+def _opened(chain: _Chain, free: Tensor) -> Tensor:
+    """Close the maps to observed entries, which are no unknowns."""
+    return chain.maps * torch.cat((_before(free), free), dim=-1).unsqueeze(-2)
+
+
 def _before(blocks: Tensor) -> Tensor:
     """Shift to the block before; zeros before the first."""
     return torch.cat((torch.zeros_like(blocks[:, :1]), blocks[:, :-1]), dim=1)
@@ -183,7 +228,9 @@ def _apply(maps: Tensor, blocks: Tensor) -> Tensor:
     return (maps @ both.unsqueeze(-1)).squeeze(-1)
 
 
-def _hidden_moments(maps: Tensor, weight: Tensor, free: Tensor, known: Tensor) -> ChainMoments:
+def _hidden_moments(
+    maps: Tensor, weight: Tensor, free: Tensor, known: Tensor, noise: Tensor | None = None
+) -> ChainMoments:
     """Moments of hidden entries; in the place of observed ones, independent standard normals."""
     size = maps.shape[-2]
     weighted = maps * weight.reshape(known.shape).unsqueeze(-1)
@@ -193,7 +240,7 @@ def _hidden_moments(maps: Tensor, weight: Tensor, free: Tensor, known: Tensor) -
     diagonal[:, :-1] += gram[:, 1:, :size, :size]
     total = linear[..., size:].clone()
     total[:, :-1] += linear[:, 1:, :size]
-    return chain_moments(diagonal, gram[:, 1:, size:, :size], total)
+    return chain_moments(diagonal, gram[:, 1:, size:, :size], total, noise)
 
 
 def _error_variance(maps: Tensor, found: ChainMoments) -> Tensor:
