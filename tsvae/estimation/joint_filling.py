@@ -22,8 +22,8 @@ Array = NDArray[np.float64]
 Int = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-_WIDTH = 96  # rows of a piece
-_HOP = 48  # rows from one to the next
+_WIDTH = 120  # rows of a piece
+_OVERLAP = 24  # rows that it shares with the next
 _ENTRIES_AT_ONCE = 2_000_000  # of the maps of a batch of pieces
 
 
@@ -84,11 +84,12 @@ class JointFilling:
         """Fill series whose first rows have given phases; other parameters as in ``margins``.
 
         ``options`` are those of :func:`~tsvae.models.joint_filling.fill_hidden`. Pieces overlap by
-        half and fade into each other, so that none ends abruptly.
+        some rows and fade into each other, so that none ends abruptly.
         """
         width = min(_WIDTH, values.shape[1])
         pieces = _pieces(wanted, width)
-        fade = np.minimum(np.arange(1, width + 1), np.arange(width, 0, -1))[:, None]
+        rise = np.arange(1, width + 1)
+        fade = np.minimum(np.minimum(rise, rise[::-1]), _OVERLAP)[:, None]
         total, first, second = (np.zeros_like(values, dtype=np.float64) for _ in range(3))
         order, n_features = self.fit.order, values.shape[-1]
         size = max(1, _ENTRIES_AT_ONCE // (2 * width * order * n_features**2))
@@ -143,7 +144,7 @@ def phases_of(index: PanelIndex, clock: Clock | None, n_phases: int) -> Int | No
 def _pieces(wanted: Mask, width: int) -> _Pieces:
     """Overlapping pieces with something to fill."""
     n_steps = wanted.shape[1]
-    begins = np.unique(np.append(np.arange(0, n_steps - width, _HOP), n_steps - width))
+    begins = np.unique(np.append(np.arange(0, n_steps - width, _WIDTH - _OVERLAP), n_steps - width))
     rows = np.cumsum(np.pad(wanted.any(-1), ((0, 0), (1, 0))), axis=1)
     series, piece = np.nonzero(rows[:, begins + width] > rows[:, begins])
     return _Pieces(series, begins[piece])

@@ -28,6 +28,7 @@ Int = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 _ORDERS = (1, 2, 3)
+_WIDEST = 48  # order x variables: time goes with its cube
 _MOST_ENTRIES = 500_000  # that are fitted to
 _TESTED_ENTRIES = 15_000
 _FEWEST_TESTED = 100
@@ -57,7 +58,7 @@ class _Learner:
     clock: Clock | None
     start: Int
 
-    def complete(self, inside: Mask, n_phases: int, seed: int) -> _Learner:
+    def complete(self, inside: Mask, order: int, n_phases: int, seed: int) -> _Learner:
         """Draw what is missing in the rows inside, and forget the others."""
         drawn = complete_rows(
             torch.from_numpy(np.where(inside[..., None], self.residual, 0.0)),
@@ -65,7 +66,7 @@ class _Learner:
             torch.from_numpy(inside),
             torch.from_numpy(self.start % max(n_phases, 1)),
             n_phases,
-            _ORDERS[1],
+            order,
             seed,
         )
         everywhere = np.broadcast_to(inside[..., None], self.mask.shape)
@@ -146,13 +147,15 @@ def learn_jointly(
     orders = [k for k in _ORDERS if _is_enough(data.mask & early[..., None], k)]
     if not orders:
         return None
-    before = learner.complete(early, n_phases, seed)
+    middle = orders[len(orders) // 2]
+    before = learner.complete(early, middle, n_phases, seed)
     candidates = [before.fit(*pair) for pair in product(orders, sorted({0, n_phases}))]
     best = min(candidates, key=lambda one: float(np.abs(test.errors(one, 0)[0]).mean()))
     errors, scale = test.errors(best)
     if not np.abs(errors).mean() < _own_error(model, held):
         return None
-    final = learner.complete(inside, n_phases, seed).fit(best.fit.order, best.fit.n_phases)
+    whole = learner.complete(inside, middle, n_phases, seed)
+    final = whole.fit(best.fit.order, best.fit.n_phases)
     return replace(final, widening=_widening(errors, scale))
 
 
@@ -160,6 +163,8 @@ def _is_enough(early: Mask, order: int) -> bool:
     """Whether there are entries enough for coefficients of an order."""
     longest = int(early.any(-1).sum(1).max())
     n_features = early.shape[-1]
+    if order > 1 and order * n_features > _WIDEST:
+        return False
     return bool(early.sum() >= n_features * fewest_rows(order, n_features) and longest > order)
 
 

@@ -60,8 +60,10 @@ def complete_rows(
         first = (phase[:, None] + torch.arange(0, n_steps, _WIDTH)).flatten() % max(n_phases, 1)
         at_once = max(1, _ENTRIES_AT_ONCE // (2 * _WIDTH * order * width**2))
         drawn = [
-            draw_hidden(fit, *part, generator=generator)
-            for part in zip(*(t.split(at_once) for t in (pieces, seen, first)), strict=True)
+            draw_hidden(fit, own, own_seen, own_first, generator)
+            for own, own_seen, own_first in zip(
+                *(t.split(at_once) for t in (pieces, seen, first)), strict=True
+            )
         ]
         filled = torch.cat(drawn).reshape(n, -1, width)[:, :n_steps]
         known = inside[..., None].expand_as(mask)

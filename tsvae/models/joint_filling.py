@@ -30,7 +30,7 @@ from tsvae.models.block_chain import ChainMoments, chain_moments
 __all__ = ["Filled", "draw_hidden", "fill_hidden"]
 
 _DEGREES = 8.0  # nu
-_STEPS = 3  # of expectation maximisation
+_STEPS = 2  # of expectation maximisation
 
 
 class Filled(NamedTuple):
@@ -80,7 +80,7 @@ def fill_hidden(
         True = observed.
     phase : Tensor (N,) long or None
         Of the first row of each window; None: unknown, or the fit has no season.
-    steps : int, default=3
+    steps : int, default=2
         Of expectation maximisation; 0: normal innovations.
 
     Returns
