@@ -15,7 +15,7 @@ from tsvae.estimation.filling import HeldOut, hold_out
 from tsvae.estimation.fitting import TrainingData
 from tsvae.estimation.joint_filling import JointFilling
 from tsvae.models import SVAE
-from tsvae.models.autoregression import fewest_rows, fit_autoregression
+from tsvae.models.autoregression import Autoregression, fewest_rows, fit_autoregression
 from tsvae.models.completion import complete_rows
 from tsvae.models.predictive import smooth_values
 from tsvae.panel import PanelIndex
@@ -58,7 +58,14 @@ class _Learner:
     clock: Clock | None
     start: Int
 
-    def complete(self, inside: Mask, order: int, n_phases: int, seed: int) -> _Learner:
+    def complete(
+        self,
+        inside: Mask,
+        order: int,
+        n_phases: int,
+        seed: int,
+        start: Autoregression | None = None,
+    ) -> _Learner:
         """Draw what is missing in the rows inside, and forget the others."""
         drawn = complete_rows(
             torch.from_numpy(np.where(inside[..., None], self.residual, 0.0)),
@@ -68,6 +75,7 @@ class _Learner:
             n_phases,
             order,
             seed,
+            start,
         )
         everywhere = np.broadcast_to(inside[..., None], self.mask.shape)
         return replace(self, residual=drawn.numpy(), mask=everywhere)
@@ -154,8 +162,8 @@ def learn_jointly(
     errors, scale = test.errors(best)
     if not np.abs(errors).mean() < _own_error(model, held):
         return None
-    whole = learner.complete(inside, middle, n_phases, seed)
-    final = whole.fit(best.fit.order, best.fit.n_phases)
+    chosen = best.fit.order, best.fit.n_phases
+    final = learner.complete(inside, *chosen, seed, best.fit).fit(*chosen)
     return replace(final, widening=_widening(errors, scale))
 
 

@@ -32,7 +32,7 @@ _PULL_COEFFICIENTS = 300.0  # rows by which those of a phase are shrunk
 _PULL_CORRELATIONS = 30.0
 _PULL_SCALES = 3.0
 _PULL_MEANS = 10.0
-_ROWS_PER_COEFFICIENT = 5
+_ROWS_PER_COEFFICIENT, _FEWEST_ROWS = 5, 50
 _TINY = 1e-10
 
 
@@ -78,7 +78,7 @@ class _Moments(NamedTuple):
 
 def fewest_rows(order: int, n_features: int) -> int:
     """Rows that a fit of so many coefficients asks for."""
-    return _ROWS_PER_COEFFICIENT * order * n_features + 2 * (order + 1)
+    return max(_ROWS_PER_COEFFICIENT * order * n_features, _FEWEST_ROWS)
 
 
 def fit_autoregression(
