@@ -9,6 +9,7 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Mapping
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +27,9 @@ PACKAGES = (
     "scikit-learn",
     "pandas",
     "statsmodels",
+    "statsforecast",
+    "neuralforecast",
+    "pytorch-lightning",
     "dynamax",
     "jax",
     "simdkalman",
@@ -97,21 +101,55 @@ def setting(text: str) -> tuple[str, Any]:
         return name, value
 
 
+class AddSetting(argparse.Action):
+    """Collect settings in a dict."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        name, value = values
+        setattr(namespace, self.dest, {**getattr(namespace, self.dest), name: value})
+
+
+def new_parser(description: str | None) -> argparse.ArgumentParser:
+    """Make the parser of a script that is described as its docstring is laid out."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
 def add_common_options(parser: argparse.ArgumentParser, estimator: str) -> None:
     """Add what the benchmarks of one estimator share."""
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--set",
         type=setting,
-        action="append",
-        default=[],
+        action=AddSetting,
+        default={},
         metavar="NAME=VALUE",
         help=f"a parameter of {estimator} other than its default; may be repeated",
     )
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's)")
     parser.add_argument("--verbose", action="store_true", help="show the training")
+    add_report_options(parser)
+
+
+def add_report_options(parser: argparse.ArgumentParser) -> None:
+    """Add where the report goes, if anywhere."""
     parser.add_argument("--output", type=Path, default=REPORTS, help="folder of the report")
     parser.add_argument("--no-write", action="store_true", help="print only")
+
+
+def use_threads(count: int | None) -> None:
+    """Tell torch how many threads to use, if it is said."""
+    if count:
+        import torch
+
+        torch.set_num_threads(count)
 
 
 def machine() -> dict[str, Any]:
@@ -139,15 +177,30 @@ def _version(name: str) -> str | None:
 
 
 def command_line() -> str:
-    """Return the command that was run, to print beside its result."""
-    return shlex.join(["python", "benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]])
+    """Return the command that was run, less where its report went, to print beside its result."""
+    arguments = [word for word in sys.argv[1:] if not word.startswith("--output=")]
+    if "--output" in arguments:
+        at = arguments.index("--output")
+        del arguments[at : at + 2]
+    return shlex.join(["python", "benchmarks/" + Path(sys.argv[0]).name, *arguments])
 
 
 def write_report(
-    folder: Path, stem: str, *, title: str, table: str, notes: str, results: dict[str, Any]
+    folder: Path,
+    stem: str,
+    *,
+    title: str,
+    table: str,
+    notes: str,
+    results: dict[str, Any],
+    earlier_versions: Mapping[str, str] | None = None,
 ) -> list[Path]:
-    """Write ``stem.md`` for people and ``stem.json`` for programs; return their paths."""
+    """Write ``stem.md`` for people and ``stem.json`` for programs; return their paths.
+
+    `earlier_versions` are those of packages that only an earlier run, whose rows are kept, had.
+    """
     facts = {"date": date.today().isoformat(), "command": command_line(), **machine()}
+    facts["versions"] = {**(earlier_versions or {}), **facts["versions"]}
     versions = ", ".join(f"{name} {found}" for name, found in facts["versions"].items())
     text = "\n\n".join(
         [

@@ -18,14 +18,19 @@ _LONGEST_ETS_SEASON = 24  # longer ones AutoETS does not model
 _REFIT_ROWS = 400  # up to so many rows it is fitted anew at each origin
 
 
-def run_ours(problem: Problem, settings: dict[str, Any]) -> Scores:
-    """Fit once on the training part, forecast from all origins in one batch."""
+def run_ours(
+    problem: Problem, settings: dict[str, Any], build: Callable[..., Any] | None = None
+) -> Scores:
+    """Fit once on the training part, forecast from all origins in one batch.
+
+    `build` makes the estimator of its settings; None: `SVAEForecaster`.
+    """
     from tsvae import SVAEForecaster
     from tsvae.model_selection import backtest
 
     frame = problem.series.frame
     start = time.perf_counter()
-    forecaster = SVAEForecaster(**{"random_state": 0, **settings})
+    forecaster = (build or SVAEForecaster)(**{"random_state": 0, **settings})
     forecaster.fit(frame.iloc[: problem.n_train])
     fitted = time.perf_counter()
     result = backtest(

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from _common import add_common_options, find_file, write_report
+from _common import add_common_options, find_file, new_parser, use_threads, write_report
 from numpy.typing import NDArray
 
 from tsvae.demo.report import format_table
@@ -216,9 +216,7 @@ def draw(streams: list[Stream], path: Path) -> None:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--window", type=int, default=128, help="rows of a window")
     parser.add_argument("--streams", nargs="+", choices=STREAMS, default=STREAMS, metavar="NAME")
     parser.add_argument(
@@ -233,16 +231,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.window < 2:
         parser.error(f"--window must be at least 2, got {options.window}")
-    options.set = dict(options.set)
     return options
 
 
 def main() -> None:
     options = parse()
-    if options.threads:
-        import torch
-
-        torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     streams = [load_stream(name) for name in options.streams]
     scores = [run_method(name, stream, options) for stream in streams for name in options.methods]
     title = "Anomalies in streams"

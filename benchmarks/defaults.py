@@ -16,9 +16,8 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-import _common
 import numpy as np
-from _common import add_common_options, write_report
+from _common import add_common_options, new_parser, write_report
 from _defaults_data import SOURCES, describe, read_series
 from _defaults_methods import ETS, ETS_ROWS, METHODS, NAIVE, OURS, SEASONAL, has_statsforecast
 from _defaults_scores import Problem, Scores, describe_problem, make_problem
@@ -91,7 +90,7 @@ def score_table(scores: list[Scores], *, markdown: bool) -> str:
                 *(f"{s.fit_seconds:.1f}" for s in both),
             ]
         )
-    means = [np.mean([s.mase for s in scores if s.method == method]) for method in methods]
+    means = [float(np.mean([s.mase for s in scores if s.method == m])) for m in methods]
     spread = [[s for s in scores if s.method == method] for method in full]
     rows.append(
         [
@@ -147,9 +146,7 @@ def verdict_text(result: dict[str, Any]) -> str:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument(
         "--data", nargs="+", choices=list(SOURCES), default=list(SOURCES), metavar="NAME"
     )
@@ -166,7 +163,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add_common_options(parser, "SVAEForecaster")
     options = parser.parse_args(arguments)
-    options.set = {"random_state": options.seed, "verbose": options.verbose, **dict(options.set)}
+    options.set = {"random_state": options.seed, "verbose": options.verbose, **options.set}
     if options.threads:
         options.set["n_threads"] = options.threads
     return options
@@ -185,7 +182,6 @@ def main() -> None:
     whole = options.data == list(SOURCES) and options.methods is None
     if options.no_write or options.inner or not whole:
         return
-    _common.PACKAGES = (*_common.PACKAGES, "statsforecast")
     written = write_report(
         options.output,
         "defaults",

@@ -11,7 +11,7 @@ import sys
 import time
 
 import numpy as np
-from _common import add_common_options, write_report
+from _common import add_common_options, new_parser, write_report
 
 from tsvae.demo.report import format_table
 
@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> dict[str, float]:
 
     data = make_factor_series(options.signals, options.steps, random_state=options.seed)
     noisy, clean = data.series[..., 0], data.clean
-    settings = {"random_state": options.seed, "verbose": options.verbose, **dict(options.set)}
+    settings = {"random_state": options.seed, "verbose": options.verbose, **options.set}
     if options.threads:
         settings["n_threads"] = options.threads
     start = time.perf_counter()
@@ -57,9 +57,7 @@ def result_table(result: dict[str, float], *, markdown: bool) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--signals", type=int, default=10_000)
     parser.add_argument("--steps", type=int, default=512)
     add_common_options(parser, "VAEDenoiser")

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import _filters as filters
 import numpy as np
-from _common import add_common_options, write_report
+from _common import add_common_options, new_parser, use_threads, write_report
 from _ecg import WINDOW, Halves, load_halves, windows
 from numpy.typing import NDArray
 
@@ -233,9 +233,7 @@ def draw(task: Task, scores: list[Scores], shown: dict[str, Array], path: Path) 
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--snr", type=float, nargs="+", default=[0, 5, 10], help="of the input, dB")
     parser.add_argument("--missing", type=float, default=0.0, help="share of the samples hidden")
     parser.add_argument("--stride", type=int, default=256, help="between training windows")
@@ -255,16 +253,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--stride must be at least 1, got {options.stride}")
     if options.methods is None:  # without gaps both Wiener filters are one
         options.methods = [m for m in METHODS if options.missing or m != "wiener-observed"]
-    options.set = dict(options.set)
     return options
 
 
 def main() -> None:
     options = parse()
-    if options.threads:
-        import torch
-
-        torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     halves = load_halves()
     tasks = [make_task(halves, snr, options) for snr in options.snr]
     title = "Denoising an electrocardiogram"

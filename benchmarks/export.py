@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import add_common_options, write_report
+from _common import add_common_options, new_parser, write_report
 from _ecg import WINDOW, load_halves
 from denoising import Task, make_task
 
@@ -202,9 +202,7 @@ def parts_table(rows: list[dict[str, Any]], *, markdown: bool) -> str:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--snr", type=float, default=10.0, help="of the input, dB")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=30, help="of each timing")
@@ -212,7 +210,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add_common_options(parser, "VAEDenoiser")
     parser.set_defaults(threads=1, missing=0.0)
     options = parser.parse_args(arguments)
-    options.set = dict(options.set)
     return options
 
 

@@ -19,12 +19,11 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from itertools import product
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from _common import REPORTS, write_report
+from _common import add_report_options, new_parser, write_report
 from _factor_results import (
     Scores,
     StudyRow,
@@ -326,16 +325,13 @@ def run_study(options: argparse.Namespace, budget: Budget) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--study", action="store_true", help="sweep beta and the code's size")
     parser.add_argument(
         "--seeds", type=int, nargs="+", help="default: 0 1 2, and 0 alone for the study"
     )
     parser.add_argument("--steps", type=int, default=4000, help="optimizer steps of each model")
-    parser.add_argument("--output", type=Path, default=REPORTS, help="folder of the report")
-    parser.add_argument("--no-write", action="store_true", help="print only")
+    add_report_options(parser)
     options = parser.parse_args()
     options.seeds = options.seeds or ([0] if options.study else [0, 1, 2])
     torch.set_num_threads(1)  # small matrices: more threads cost more than they give

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from _common import add_common_options, write_report
+from _common import add_common_options, new_parser, use_threads, write_report
 from _ecg import Beats, load_beats
 from numpy.typing import NDArray
 
@@ -219,9 +219,7 @@ def draw(beats: Beats, made: dict[str, Array], path: Path, seed: int) -> None:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -251,16 +249,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add_common_options(parser, "VAEDenoiser")
     options = parser.parse_args(arguments)
-    options.set = dict(options.set)
     return options
 
 
 def main() -> None:
     options = parse()
-    if options.threads:
-        import torch
-
-        torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     beats = load_beats(BEAT, alternate=options.split == "alternate")
     found = {name: run_method(name, beats, options) for name in options.methods}
     scores = [score for score, _ in found.values()]

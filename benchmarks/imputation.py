@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import add_common_options, write_report
+from _common import add_common_options, new_parser, use_threads, write_report
 from _imputation_peers import PEERS
 from _imputation_pypots import DEEP, fit_deep
 from _imputation_task import (
@@ -142,9 +142,7 @@ def notes(task: Task, part: str, missing: list[str]) -> str:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     names = [*PEERS, *DEEP, "tsvae"]
     parser.add_argument(
         "--methods",
@@ -176,16 +174,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--draws must be at least 1, got {options.draws}")
     if options.keep is not None:
         options.keep.mkdir(parents=True, exist_ok=True)
-    options.set = dict(options.set)
     return options
 
 
 def main() -> None:
     options = parse()
-    if options.threads:
-        import torch
-
-        torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     part = "validation" if options.validation else "test"
     task = make_task(options.seed, {"validation": 1, "test": 1} | {part: options.draws})
     available = methods_of(options)

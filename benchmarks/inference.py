@@ -13,11 +13,10 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from _common import REPORTS, write_report
+from _common import add_report_options, new_parser, write_report
 from torch import Tensor
 
 from tsvae import lds
@@ -121,14 +120,11 @@ def run(case: Case, options: argparse.Namespace) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default: 1)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=REPORTS, help="folder of the report")
-    parser.add_argument("--no-write", action="store_true", help="print only")
+    add_report_options(parser)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     results = [{**case._asdict(), **run(case, options)} for case in CASES]

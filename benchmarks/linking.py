@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import _linking_ours as ours
 import numpy as np
-from _common import REPORTS, add_common_options, write_report
+from _common import REPORTS, add_common_options, new_parser, use_threads, write_report
 from _filters import interpolate
 from _pair_peers import PEERS, Folds, last_quarter, shuffled_folds
 from _pairs import (
@@ -260,9 +260,7 @@ def say(text: str, seconds: float) -> None:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     choose = partial(parser.add_argument, nargs="+", metavar="NAME")
     choose("--parts", choices=PARTS, default=PARTS, help=f"{', '.join(PARTS)} (default: all)")
     choose("--methods", choices=METHODS, default=METHODS, help=", ".join(METHODS))
@@ -274,7 +272,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add_common_options(parser, "PairVAELinker")
     parser.set_defaults(output=None)
     options = parser.parse_args(arguments)
-    options.set = dict(options.set)
     return options
 
 
@@ -342,10 +339,7 @@ def write(study: Study, report: Report, tables: list[Table], folder: Path) -> No
 
 def main() -> None:
     options = parse()
-    if options.threads:
-        import torch
-
-        torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     study = Study(options)
     tables = {part: RUN[part](study) for part in PARTS if part in options.parts}
     print("\n\n".join(t.text(markdown=False) for made in tables.values() for t in made))

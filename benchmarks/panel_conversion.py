@@ -9,13 +9,12 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from _common import REPORTS, write_report
+from _common import add_report_options, write_report
 
 from tsvae.demo.report import format_table
 from tsvae.panel import read_panel, write
@@ -74,8 +73,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--features", type=int, default=5)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=REPORTS, help="folder of the report")
-    parser.add_argument("--no-write", action="store_true", help="print only")
+    add_report_options(parser)
     options = parser.parse_args()
     containers = make_containers(options.series, options.steps, options.features)
     timings = [measure(name, x, options.repeat) for name, x in containers.items()]

@@ -11,17 +11,15 @@ statsmodels' Kalman smoother.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from _common import REPORTS, write_report
+from _common import add_report_options, new_parser, write_report
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
@@ -232,12 +230,9 @@ def results_table(results: list[Recovery], *, markdown: bool) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="number of data sets")
-    parser.add_argument("--output", type=Path, default=REPORTS, help="folder of the report")
-    parser.add_argument("--no-write", action="store_true", help="print only")
+    add_report_options(parser)
     options = parser.parse_args()
     results = [run(seed) for seed in range(options.seeds)]
     print(results_table(results, markdown=False))

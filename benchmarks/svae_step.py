@@ -12,12 +12,11 @@ import argparse
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from _common import REPORTS, write_report
+from _common import add_report_options, new_parser, use_threads, write_report
 from torch import Tensor
 
 from tsvae.demo.report import format_table
@@ -163,20 +162,16 @@ def result_table(result: Result, *, markdown: bool) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--group-size", type=int, help="size of the groups (default: one, dense)")
     parser.add_argument("--missing", type=float, default=0.2, help="share of the entries missing")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=REPORTS, help="folder of the report")
-    parser.add_argument("--no-write", action="store_true", help="print only")
+    add_report_options(parser)
     options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     result = run(options)
     print(result_table(result, markdown=False))
     if not options.no_write:

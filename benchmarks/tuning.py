@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from _common import REPORTS, write_report
+from _common import add_report_options, write_report
 from numpy.typing import NDArray
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.model_selection import HalvingGridSearchCV
@@ -189,8 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=1, help="fits at once (default: 1)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default: 1)")
-    parser.add_argument("--output", type=Path, default=REPORTS, help="folder of the report")
-    parser.add_argument("--no-write", action="store_true", help="print only")
+    add_report_options(parser)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     # Settings that are too small for the data are part of a grid; the search drops them.

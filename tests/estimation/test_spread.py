@@ -10,18 +10,23 @@ import pytest
 from scipy.special import ndtr
 
 from tsvae import SVAEForecaster
-from tsvae.estimation.calibration import Errors, _fit_gamma, _fit_shape
-from tsvae.estimation.spread import KNOTS, ForecastSpread, step_groups, window_sizes
+from tsvae.estimation.calibration import Errors, _fit_shape
+from tsvae.estimation.spread import KNOTS, ForecastSpread, step_groups
 from tsvae.models.predictive import NormalPredictive, SamplePredictive
 
 torch = pytest.importorskip("torch")
 
 
-def simulated(draw, gamma=0.0, n=800, horizon=12, features=3, windows=100.0, seed=0):
-    rng = np.random.default_rng(seed)
-    sizes = rng.normal(-0.5, 0.6, size=(n, features))
-    noise = draw(rng, (n, horizon, features)) * np.exp(gamma * (sizes + 0.5))[:, None]
-    return Errors(noise, np.ones(noise.shape, dtype=bool), sizes, 10 * windows, windows)
+def simulated(draw, n=800, horizon=12, features=3, windows=100.0, seed=0):
+    noise = draw(np.random.default_rng(seed), (n, horizon, features))
+    past = np.zeros((n, 1, features))
+    seen, no_past = np.ones(noise.shape, dtype=bool), np.zeros(past.shape, dtype=bool)
+    return Errors(noise, seen, past, no_past, 10 * windows, windows)
+
+
+def shape_of(errors):
+    factor = np.ones(errors.standardised.shape)
+    return _fit_shape(ForecastSpread.plain(3, 12), errors, factor, step_groups(12))
 
 
 def normal(rng, shape):
@@ -32,25 +37,9 @@ def student(rng, shape):
     return rng.standard_t(6, size=shape) / np.sqrt(6 / 4)
 
 
-@pytest.mark.parametrize("draw", [normal, student])
-@pytest.mark.parametrize("gamma", [0.3, 0.8])
-def test_the_effect_of_the_size_of_the_window_is_recovered(draw, gamma):
-    errors = simulated(draw, gamma)
-    found = _fit_gamma(errors, errors.sizes.mean(0), step_groups(12))
-    assert found == pytest.approx(gamma, abs=0.06)
-
-
-def test_there_is_no_effect_without_one_or_without_data():
-    even = simulated(normal, 0.0)
-    groups = step_groups(12)
-    assert _fit_gamma(even, even.sizes.mean(0), groups) < 0.06
-    few = simulated(normal, 0.8)._replace(windows=5.0)
-    assert _fit_gamma(few, few.sizes.mean(0), groups) == 0.0
-
-
 def test_coverage_of_students_noise():
     errors = simulated(student)
-    spread = _fit_shape(ForecastSpread.plain(3, 12), errors, step_groups(12))
+    spread = shape_of(errors)
     fresh = student(np.random.default_rng(1), (4000, 12, 3))
     table = spread.at_steps(12)[:, 3:]
     for low, coverage in ((0, 0.95), (1, 0.9), (2, 0.8), (4, 0.4)):
@@ -61,7 +50,7 @@ def test_coverage_of_students_noise():
 def test_shapes_are_shrunk_to_normal_ones_by_few_windows():
     def tails(independent):
         errors = simulated(student)._replace(independent=independent)
-        return _fit_shape(ForecastSpread.plain(3, 12), errors, step_groups(12)).table - KNOTS
+        return shape_of(errors).table - KNOTS
 
     few, many = tails(1.0), tails(1000.0)
     assert np.abs(few).max() < 0.2 * np.abs(many).max()
@@ -71,7 +60,7 @@ def test_variables_differ_and_the_level_stays():
     errors = simulated(normal)
     ratio = np.array([0.5, 1.0, 2.0]) * 0.7  # all too small, as on rows that were learned from
     errors = errors._replace(standardised=errors.standardised * ratio)
-    spread = _fit_shape(ForecastSpread.plain(3, 12), errors, step_groups(12))
+    spread = shape_of(errors)
     weight = errors.independent / (errors.independent + 20.0)
     want = np.tile(weight * np.log([0.5, 1.0, 2.0]), (len(spread.steps), 1))
     np.testing.assert_allclose(spread.log_level, want, atol=0.06)
@@ -80,20 +69,26 @@ def test_variables_differ_and_the_level_stays():
 
 def test_the_scale_follows_the_window_within_bounds():
     spread = replace(ForecastSpread.plain(2), gamma=0.5, centre=np.array([0.0, 1.0]))
-    sizes = np.array([[np.log(2.0), 1.0], [-50.0, np.nan], [50.0, 3.0]])
-    want = [[np.sqrt(2.0), 1.0], [0.25, 1.0], [4.0, np.exp(1.0)]]
-    np.testing.assert_allclose(spread.factor(sizes), want)
-
-
-def test_sizes_of_windows():
     rng = np.random.default_rng(0)
-    values, mask = rng.normal(size=(3, 40, 2)), rng.random((3, 40, 2)) < 0.7
-    mask[0, 5:, 0] = False  # too few to know
-    found = window_sizes(np.where(mask, values, 0.0), mask)
-    assert np.isnan(found[0, 0])
-    for b, f in ((0, 1), (1, 0), (2, 1)):
-        assert found[b, f] == pytest.approx(np.log(values[b, mask[b, :, f], f].std()), abs=1e-9)
-    assert np.isfinite(window_sizes(np.zeros((1, 40, 1)), np.ones((1, 40, 1), dtype=bool))).all()
+    values, mask = rng.normal(size=(3, 40, 2)), np.ones((3, 40, 2), dtype=bool)
+    values = values / values.std(1, keepdims=True)
+    values[:, :, 0] *= np.array([[2.0], [1e-30], [1e30]])
+    values[:, :, 1] *= np.exp(np.array([[1.0], [1.0], [3.0]]))
+    mask[1, :, 1] = False
+    found = spread.factor(spread.features(values, mask, 4))
+    want = [[np.sqrt(2.0), 1.0], [0.25, 1.0], [4.0, np.exp(1.0)]]
+    np.testing.assert_allclose(found, np.repeat(np.array(want)[:, None], 4, axis=1))
+
+
+def test_the_scale_follows_the_phases_of_a_season():
+    spread = replace(
+        ForecastSpread.plain(1), delta=1.0, cycle=4, phase_centre=np.array([np.log(2.0)])
+    )
+    size = np.array([1.0, 2.0, 4.0, np.nan])
+    values = np.cumsum(np.tile(size, (5, 1)), axis=0).reshape(1, 20, 1)
+    mask = np.isfinite(values)
+    found = spread.factor(spread.features(np.nan_to_num(values), mask, 6))
+    np.testing.assert_allclose(found.ravel(), [0.5, 1.0, 2.0, 1.0, 0.5, 1.0])
 
 
 @pytest.fixture
@@ -102,7 +97,8 @@ def bent():
     plain = ForecastSpread.plain(2, 6)
     table = np.sort(plain.table * 1.3 + 0.2 * rng.normal(size=plain.table.shape), axis=1)
     level = 0.2 * rng.normal(size=plain.log_level.shape)
-    return replace(plain, gamma=0.6, log_level=level, table=table)
+    phases = {"delta": 0.4, "cycle": 3, "phase_centre": np.log([1.4, 4.2])}
+    return replace(plain, gamma=0.6, log_level=level, table=table, **phases)
 
 
 def test_margins_of_samples_are_the_quantiles_and_ranks_stay(bent):
@@ -182,7 +178,21 @@ def test_samples_of_a_forecaster_have_its_quantiles(fitted):
 
 def test_normal_errors_leave_normal_margins():
     errors = simulated(normal, n=4000)
-    spread = _fit_shape(ForecastSpread.plain(3, 12), errors, step_groups(12))
+    spread = shape_of(errors)
     np.testing.assert_allclose(
         ndtr(spread.table), np.tile(ndtr(KNOTS), (len(spread.table), 1)), atol=0.03
     )
+
+
+def test_a_season_of_restless_hours_is_found():
+    """Noise that is loud at one half of the day makes wide bands there."""
+    rng = np.random.default_rng(1)
+    loud = np.where(np.arange(2400) % 24 < 12, 1.0, 0.1)
+    index = pd.date_range("2024-01-01", periods=2400, freq="h")
+    frame = pd.DataFrame({"a": loud * rng.normal(size=2400)}, index=index)
+    forecaster = SVAEForecaster(24, context_length=120, latent_dim=8, random_state=0).fit(frame)
+    spread = forecaster._fit.spread
+    assert spread.cycle == 24 and spread.delta > 0.5
+    band = forecaster.predict_interval(coverage=0.9).to_numpy()
+    width = band[:, -1] - band[:, 0]
+    assert width[:12].mean() > 3.0 * width[12:].mean()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from tsvae.estimation.engine import Engine
+from tsvae.estimation.following import fit_exponents
 from tsvae.estimation.reading import Problem
 from tsvae.estimation.spread import (
     KNOTS,
@@ -17,8 +18,8 @@ from tsvae.estimation.spread import (
     ForecastSpread,
     monotone,
     step_groups,
-    window_sizes,
 )
+from tsvae.estimation.window_sizes import phase_sizes, window_sizes
 from tsvae.panel import rolling_origins
 
 __all__ = ["fit_spread"]
@@ -31,8 +32,6 @@ _MOST_WINDOWS = 1000
 _MOST_ENTRIES = 20_000_000  # of their histories
 _AHEAD = 12  # entries of a history that cost as much as one of a forecast
 _FEWEST_WINDOWS = 10  # independent ones, for a spread that follows them
-_N_BLOCKS = 10  # of time (or series), left out in turn
-_GAMMAS = np.linspace(0.0, 1.5, 61)
 _PRIOR_SHAPE = 20.0  # horizons behind the normal shape
 _PRIOR_SKEW = 100.0  # and behind a symmetric one
 _PRIOR_LEVEL = 20.0
@@ -48,8 +47,9 @@ class Errors(NamedTuple):
     ----------
     standardised : ndarray (N, H, F)
     seen : bool ndarray (N, H, F)
-    sizes : ndarray (N, F)
-        Log standard deviation of each window; NaN if unknown.
+    values : ndarray (N, T, F)
+        The windows.
+    mask : bool ndarray (N, T, F)
     independent : float
         Horizons that the data make up; variables count by the root of their number.
     windows : float
@@ -58,12 +58,13 @@ class Errors(NamedTuple):
 
     standardised: Array
     seen: Mask
-    sizes: Array
+    values: Array
+    mask: Mask
     independent: float
     windows: float
 
 
-def fit_spread(engine: Engine, problem: Problem) -> ForecastSpread:
+def fit_spread(engine: Engine, problem: Problem, cycle: int = 0) -> ForecastSpread:
     """Fit how forecasts spread to the errors of training windows.
 
     What training errors can tell is kept: how errors grow with the size of what the window shows,
@@ -76,6 +77,8 @@ def fit_spread(engine: Engine, problem: Problem) -> ForecastSpread:
         With normal forecasts and a plain spread.
     problem : Problem
         Training data.
+    cycle : int, default=0
+        Steps of a season by whose phases errors may differ; 0: none.
 
     Returns
     -------
@@ -88,9 +91,16 @@ def fit_spread(engine: Engine, problem: Problem) -> ForecastSpread:
     if errors is None:
         return plain
     groups = step_groups(horizon)
-    centre = _mean(errors.sizes)
-    spread = replace(plain, centre=centre, gamma=_fit_gamma(errors, centre, groups))
-    return _fit_shape(spread, errors, groups)
+    centre = _mean(window_sizes(errors.values, errors.mask))
+    spread = replace(plain, centre=centre, cycle=cycle)
+    if cycle:
+        phases = phase_sizes(errors.values, errors.mask, cycle, cycle)
+        spread = replace(spread, phase_centre=_mean(phases.reshape(-1, phases.shape[-1])))
+    features = spread.features(errors.values, errors.mask, horizon)
+    if errors.windows >= _FEWEST_WINDOWS:
+        found = fit_exponents(errors.standardised, errors.seen, features, groups)
+        spread = replace(spread, gamma=float(found[0]), delta=float(found[1]))
+    return _fit_shape(spread, errors, spread.factor(features), groups)
 
 
 def _training_errors(engine: Engine, problem: Problem) -> Errors | None:
@@ -117,8 +127,14 @@ def _training_errors(engine: Engine, problem: Problem) -> Errors | None:
     standardised = np.where(seen, (values[at] - mean) / np.maximum(scale, _TINY), 0.0)
     width = panel.n_features**0.5
     rows = float(panel.lengths.sum()) * width
-    sizes_of = window_sizes(histories.values, histories.mask)
-    return Errors(standardised, seen, sizes_of, rows / sizes.horizon, rows / sizes.window)
+    return Errors(
+        standardised,
+        seen,
+        histories.values,
+        histories.mask,
+        rows / sizes.horizon,
+        rows / sizes.window,
+    )
 
 
 def _mean(sizes: Array) -> Array:
@@ -127,37 +143,11 @@ def _mean(sizes: Array) -> Array:
     return np.where(known, sizes, 0.0).sum(0) / known.sum(0).clip(1)
 
 
-def _fit_gamma(errors: Errors, centre: Array, groups: list[Int]) -> float:
-    """How much the scale follows the size of the window, by the Laplace likelihood of errors.
-
-    With scale ``c_kf exp(gamma d)``, c for each group of steps and variable, the best c is in
-    closed form. The estimate is shrunk to 0 by its variance over blocks left out in turn.
-    """
-    if errors.windows < _FEWEST_WINDOWS or len(errors.sizes) < _N_BLOCKS:
-        return 0.0
-    distance = np.where(np.isfinite(errors.sizes), errors.sizes - centre, 0.0)
-    count = np.stack([errors.seen[:, group].sum(1) for group in groups], axis=1)
-    total = np.stack([np.abs(errors.standardised[:, group]).sum(1) for group in groups], axis=1)
-    edges = np.linspace(0, len(count), _N_BLOCKS + 1).astype(np.int64)[:-1]
-    counts = np.add.reduceat(count, edges)  # (blocks, K, F)
-    kept = np.concatenate([counts.sum(0)[None], counts.sum(0) - counts])
-    losses = []
-    for gamma in _GAMMAS:
-        log_factor = np.clip(gamma * distance, -LOG_BOUND, LOG_BOUND)[:, None]
-        scaled = np.add.reduceat(total * np.exp(-log_factor), edges)
-        scaled = np.concatenate([scaled.sum(0)[None], scaled.sum(0) - scaled])
-        weight = np.add.reduceat(count * log_factor, edges).sum((1, 2))
-        weight = np.concatenate([weight.sum()[None], weight.sum() - weight])
-        level = np.log(np.maximum(scaled, _TINY) / kept.clip(1))
-        losses.append(weight + (kept * level).sum((1, 2)))
-    best, *others = _GAMMAS[np.argmin(losses, axis=0)]
-    variance = (_N_BLOCKS - 1) / _N_BLOCKS * np.square(others - np.mean(others)).sum()
-    return float(best * max(0.0, 1.0 - variance / best**2)) if best else 0.0
-
-
-def _fit_shape(spread: ForecastSpread, errors: Errors, groups: list[Int]) -> ForecastSpread:
+def _fit_shape(
+    spread: ForecastSpread, errors: Errors, factor: Array, groups: list[Int]
+) -> ForecastSpread:
     """Levels by variable and standardised quantiles of all variables, for each group of steps."""
-    narrowed = errors.standardised / spread.factor(errors.sizes)[:, None]
+    narrowed = errors.standardised / factor
     weight = errors.independent / (errors.independent + _PRIOR_LEVEL)
     levels, tables = [], []
     for group in groups:

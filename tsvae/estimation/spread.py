@@ -14,6 +14,7 @@ from scipy.special import ndtri
 from torch import Tensor
 
 from tsvae.estimation.table import TablePredictive, map_scores
+from tsvae.estimation.window_sizes import phase_sizes, window_sizes
 from tsvae.models.predictive import NormalPredictive, SamplePredictive
 
 __all__ = [
@@ -23,7 +24,6 @@ __all__ = [
     "monotone",
     "step_centres",
     "step_groups",
-    "window_sizes",
 ]
 
 Array = NDArray[np.float64]
@@ -33,8 +33,9 @@ Mask = NDArray[np.bool_]
 KNOTS = ndtri(np.array([0.025, 0.05, *np.arange(0.1, 0.95, 0.1), 0.95, 0.975]))
 
 _MOST_GROUPS = 8
-_FEWEST_ENTRIES = 8  # of a window whose size is known
 _TINY = 1e-12
+_NUMBERS = ("gamma", "delta", "cycle")
+_ARRAYS = ("centre", "phase_centre", "steps", "log_level", "table")
 LOG_BOUND = np.log(4.0)  # of the factor by which a window's scale differs
 _LEAST_SLOPE = 0.05  # of a quantile function beside the normal one
 
@@ -58,14 +59,6 @@ def step_centres(horizon: int) -> Array:
     return np.array([np.exp(np.log(group + 1.0).mean()) for group in step_groups(horizon)])
 
 
-def window_sizes(values: Array, mask: Mask) -> Array:
-    """Log standard deviation ``(N, F)`` of the observed entries of windows; NaN for too few."""
-    count = mask.sum(1)
-    mean = np.where(mask, values, 0.0).sum(1) / count.clip(1)
-    square = np.where(mask, (values - mean[:, None]) ** 2, 0.0).sum(1) / count.clip(1)
-    return np.where(count >= _FEWEST_ENTRIES, np.log(np.sqrt(square) + _TINY), np.nan)
-
-
 class _Ahead(NamedTuple):
     """A spread at the steps of one horizon: level ``(H, F)``, table ``(H, Q)``."""
 
@@ -78,15 +71,18 @@ class ForecastSpread:
     """From the model's normal margins to those that forecasts have.
 
     The scale of a forecast is the model's, times ``exp(gamma * (log s - centre))``, s the standard
-    deviation of the window's observed entries, times ``exp(log_level)``; its shape is a table of
-    standardised quantiles. Steps between the groups' centres are interpolated.
+    deviation of the window's observed entries, times ``exp(delta * (log d - phase_centre))``, d the
+    size of changes from cycle to cycle at the step's phase, times ``exp(log_level)``; its shape is
+    a table of standardised quantiles. Steps between the groups' centres are interpolated.
 
     Attributes
     ----------
-    gamma : float
-        0: all windows spread alike.
-    centre : ndarray (F,)
-        Mean log s of training windows.
+    gamma, delta : float
+        0: all windows, all phases spread alike.
+    centre, phase_centre : ndarray (F,)
+        Mean log s and log d of training windows.
+    cycle : int
+        Steps of the season that has phases; 0: none.
     steps : ndarray (K,)
         Centres of the groups of steps, 1-based.
     log_level : ndarray (K, F)
@@ -95,7 +91,10 @@ class ForecastSpread:
     """
 
     gamma: float
+    delta: float
     centre: Array
+    phase_centre: Array
+    cycle: int
     steps: Array
     log_level: Array
     table: Array
@@ -106,17 +105,28 @@ class ForecastSpread:
         steps = step_centres(horizon)
         table = np.tile(KNOTS, (len(steps), 1))
         zeros = np.zeros((len(steps), n_features))
-        return cls(0.0, np.zeros(n_features), steps, zeros, table)
+        centre = np.zeros(n_features)
+        return cls(0.0, 0.0, centre, centre, 0, steps, zeros, table)
 
     @property
     def is_plain(self) -> bool:
         """Whether forecasts stay as they are."""
-        return not self.gamma and not self.log_level.any() and bool((self.table == KNOTS).all())
+        follows = self.gamma or self.delta
+        return not follows and not self.log_level.any() and bool((self.table == KNOTS).all())
 
-    def factor(self, sizes: Array) -> Array:
-        """Factor of the scale for windows of log sizes ``(N, F)``; within 1/4 and 4."""
-        known = np.where(np.isfinite(sizes), sizes, self.centre)
-        return np.exp(np.clip(self.gamma * (known - self.centre), -LOG_BOUND, LOG_BOUND))
+    def features(self, values: Array, mask: Mask, horizon: int) -> Array:
+        """Logarithms of s and d about their centres, ``(N, H, F, 2)``; 0 where not known."""
+        shape = (len(values), horizon, values.shape[-1])
+        size = np.broadcast_to((window_sizes(values, mask) - self.centre)[:, None], shape)
+        phase = np.zeros(shape)
+        if self.cycle:
+            phase = phase_sizes(values, mask, self.cycle, horizon) - self.phase_centre
+        return np.nan_to_num(np.stack((size, phase), axis=-1))
+
+    def factor(self, features: Array) -> Array:
+        """Factor of the scale ``(N, H, F)``; within 1/4 and 4."""
+        exponent = features @ np.array([self.gamma, self.delta])
+        return np.exp(np.clip(exponent, -LOG_BOUND, LOG_BOUND))
 
     def shape(
         self, part: NormalPredictive | SamplePredictive, values: Array, mask: Mask
@@ -127,7 +137,8 @@ class ForecastSpread:
         ahead = self._ahead(part.mean.shape[1])
         if isinstance(part, SamplePredictive):
             return SamplePredictive(_rescale_ranks(part.samples, ahead.table))
-        scale = part.scale * self._factor(values, mask) * ahead.level
+        horizon = part.mean.shape[1]
+        scale = part.scale * self._factor(values, mask, horizon) * ahead.level
         return TablePredictive(part.mean, scale, torch.as_tensor(KNOTS).to(scale), ahead.table)
 
     def shape_samples(
@@ -141,7 +152,8 @@ class ForecastSpread:
         ahead = self._ahead(samples.shape[2])
         if isinstance(margins, SamplePredictive):
             return _rescale_ranks(samples, ahead.table)
-        scale = margins.scale * self._factor(values, mask) * ahead.level
+        horizon = samples.shape[2]
+        scale = margins.scale * self._factor(values, mask, horizon) * ahead.level
         scores = ((samples - margins.mean) / margins.scale).transpose(-1, -2)
         standard = map_scores(scores, torch.as_tensor(KNOTS).to(scores), ahead.table)
         return margins.mean + scale * standard.transpose(-1, -2)
@@ -153,9 +165,9 @@ class ForecastSpread:
         table = monotone(middle + np.stack(own, axis=1) * (self.table - middle))
         return replace(self, table=table)
 
-    def _factor(self, values: Array, mask: Mask) -> Tensor:
-        factor = self.factor(window_sizes(values, mask))
-        return torch.as_tensor(factor, dtype=torch.float32)[:, None]
+    def _factor(self, values: Array, mask: Mask, horizon: int) -> Tensor:
+        factor = self.factor(self.features(values, mask, horizon))
+        return torch.as_tensor(factor, dtype=torch.float32)
 
     def _ahead(self, horizon: int) -> _Ahead:
         both = self.at_steps(horizon)
@@ -174,15 +186,15 @@ class ForecastSpread:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; see :meth:`from_dict`."""
-        arrays = ("centre", "steps", "log_level", "table")
-        return {"gamma": self.gamma, **{name: getattr(self, name).tolist() for name in arrays}}
+        numbers = {name: getattr(self, name) for name in _NUMBERS}
+        return numbers | {name: getattr(self, name).tolist() for name in _ARRAYS}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ForecastSpread:
         """Rebuild from :meth:`to_dict`."""
-        arrays = ("centre", "steps", "log_level", "table")
-        found = {name: np.asarray(data[name], dtype=float) for name in arrays}
-        return cls(float(data["gamma"]), **found)
+        arrays = {name: np.asarray(data[name], dtype=float) for name in _ARRAYS}
+        numbers: dict[str, Any] = {name: data[name] for name in _NUMBERS}
+        return cls(**(numbers | arrays))
 
 
 def monotone(table: Array) -> Array:

@@ -31,6 +31,7 @@ from tsvae.estimation.settings import (
 )
 from tsvae.estimation.spread import ForecastSpread
 from tsvae.estimation.starting import build_at_start, given_periods
+from tsvae.estimation.window_sizes import cycle_of
 from tsvae.models import SVAE
 from tsvae.nn import get_likelihood
 from tsvae.panel import Panel, PanelIndex, calendar_features, concat
@@ -196,7 +197,10 @@ def _fit_once(
         filling,
     )
     engine = fitted.engine(params)
-    return fitted if engine.draws_forecasts else replace(fitted, spread=fit_spread(engine, problem))
+    if engine.draws_forecasts:
+        return fitted
+    cycle = cycle_of(given_periods(panel, params), sizes.context)
+    return replace(fitted, spread=fit_spread(engine, problem, cycle))
 
 
 def _calibrates(params: Parameters) -> bool:

@@ -1,0 +1,129 @@
+"""What the ablation takes back or adds, and how."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+
+from tsvae import SVAEForecaster
+
+
+class Part(NamedTuple):
+    """One row of the table.
+
+    Attributes
+    ----------
+    name : str
+    settings : dict
+        Of the forecaster.
+    change : callable
+        Makes a context in which the package does without something no setting turns off.
+    seeds : tuple of int
+        Forecasts are the mean over these.
+    gaps : bool
+        Whether it is measured with entries missing, too.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    change: Callable[[], AbstractContextManager[Any]] = nullcontext
+    seeds: tuple[int, ...] = (0,)
+    gaps: bool = False
+
+    def settings_for(self, season: int) -> dict[str, Any]:
+        """Return the settings for data of that season; without one they have no calendar."""
+        left_out = {"calendar"} if season == 1 else set()
+        return {name: value for name, value in self.settings.items() if name not in left_out}
+
+    @property
+    def build(self) -> Callable[..., Any] | None:
+        """What makes the estimator of its settings; None: `SVAEForecaster` itself."""
+        return partial(MeanOfSeeds, self.seeds) if len(self.seeds) > 1 else None
+
+
+class MeanOfSeeds(BaseEstimator):
+    """Forecasters that differ in their seed; means and quantiles are averaged."""
+
+    def __init__(self, seeds: Sequence[int], **settings: Any) -> None:
+        self.seeds = seeds
+        self.settings = settings
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the settings of every member."""
+        return {"seeds": self.seeds, **self.settings}
+
+    def fit(self, X: Any) -> MeanOfSeeds:
+        """Fit each member to the same rows."""
+        import torch
+
+        self.members_ = [
+            SVAEForecaster(**{**self.settings, "random_state": seed}).fit(X) for seed in self.seeds
+        ]
+        self.model_ = torch.nn.ModuleList(member.model_ for member in self.members_)
+        return self
+
+    def _forecast_origins(
+        self,
+        panel: Any,
+        origins: NDArray[np.int64],
+        horizon: int,
+        quantiles: Sequence[float] | None = None,
+    ) -> NDArray[np.float64]:
+        forecasts = [m._forecast_origins(panel, origins, horizon, quantiles) for m in self.members_]
+        mean: NDArray[np.float64] = np.mean(forecasts, axis=0)
+        return mean
+
+
+def without_coupling() -> AbstractContextManager[Any]:
+    """Leave no choice but an infinite penalty on the coupling of states, which makes it zero."""
+    return patch("tsvae.models.response_fit._COUPLINGS", (math.inf,))
+
+
+def without_bridges() -> AbstractContextManager[Any]:
+    """Leave gaps of histories as they are, in fit and forecast."""
+    from tsvae.models.gaps import Bridged
+
+    def keep(x: Any, seen: Any, longest: int = 0) -> Bridged:
+        return Bridged(x, seen)
+
+    stack = ExitStack()
+    for module in ("tsvae.models.origins", "tsvae.estimation.moments"):
+        stack.enter_context(patch(f"{module}.bridge_gaps", keep))
+    return stack
+
+
+_PARTS = (
+    Part("nothing: the defaults", {}, gaps=True),
+    Part("fit to moments; roles, 10 epochs instead", {"start": "roles"}),
+    Part("fit to moments; roles, no training", {"start": "roles", "max_epochs": 0}),
+    Part("no epochs after it; one at 1e-4", {"max_epochs": 1, "learning_rate": 1e-4}),
+    Part("seasonal states", {"seasonal_periods": None, "seasonal_effect": False}),
+    Part("fixed seasonal pattern", {"seasonal_effect": False}),
+    Part("test of the pattern: always fixed", {"seasonal_effect": True}),
+    Part("level of each window", {"window_level": False}),
+    Part("width: 16 groups, not 64", {"latent_dim": 32}),
+    Part("independent channels: joint", {"channels": "joint", "latent_dim": 32}),
+    Part("no calibration: calibrate=True", {"calibrate": True}),
+    Part("coupling of states", {}, change=without_coupling),
+    Part("bridges over gaps", {}, change=without_bridges, gaps=True),
+    Part("no calendar covariates: calendar=True", {"calendar": True}),
+    Part("one seed: mean of 3", {}, seeds=(0, 1, 2)),
+    Part("q(theta): a point estimate", {"point_estimate": True}),
+    Part('q(theta): posterior="natural"', {"posterior": "natural"}),
+    Part('q(theta): posterior="point"', {"posterior": "point"}),
+)
+
+
+def known_parts() -> list[Part]:
+    """Those whose settings the forecaster has."""
+    known = set(inspect.signature(SVAEForecaster).parameters)
+    return [part for part in _PARTS if part.settings.keys() <= known]

@@ -1,0 +1,121 @@
+"""The ablation takes back what it says, and puts it back afterwards."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from tsvae.panel import read_panel
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def parts():
+    sys.path.insert(0, str(FOLDER))
+    before = set(sys.modules)
+    try:
+        import _ablation_parts
+        import ablation
+
+        yield SimpleNamespace(parts=_ablation_parts, main=ablation)
+    finally:
+        sys.path.remove(str(FOLDER))
+        for name in set(sys.modules) - before:
+            if str(FOLDER) in (getattr(sys.modules[name], "__file__", None) or ""):
+                sys.modules.pop(name)
+
+
+def named(parts, name):
+    return next(part for part in parts.parts.known_parts() if part.name == name)
+
+
+def make_rows(missing=0.0):
+    rng = np.random.default_rng(0)
+    clock = np.arange(150)
+    waves = np.column_stack([np.sin(2 * np.pi * clock / 12), np.cos(2 * np.pi * clock / 7)])
+    rows = waves + 0.3 * rng.standard_normal(waves.shape)
+    return np.where(rng.random(rows.shape) < missing, np.nan, rows)
+
+
+def fit(parts, part, rows, **settings):
+    build = part.build or parts.parts.SVAEForecaster
+    settings = {"horizon": 6, "latent_dim": 8, "context_length": 48, "random_state": 0, **settings}
+    with part.change():
+        return build(**{**part.settings, **settings}).fit(rows)
+
+
+@pytest.fixture(scope="module")
+def default(parts):
+    return fit(parts, named(parts, "nothing: the defaults"), make_rows())
+
+
+def test_states_are_not_coupled_inside_the_context_alone(parts, default):
+    from tsvae.models import response_fit
+
+    choices = response_fit._COUPLINGS
+    uncoupled = fit(parts, named(parts, "coupling of states"), make_rows())
+    assert not uncoupled.model_.coupling.matrix.any()
+    assert default.model_.coupling.matrix.any()
+    assert response_fit._COUPLINGS is choices
+
+
+def test_gaps_are_not_bridged_inside_the_context_alone(parts, default):
+    rows, part = make_rows(missing=0.3), named(parts, "bridges over gaps")
+    bridged = default.predict(rows)
+    with part.change():
+        left = default.predict(rows)
+    assert np.abs(left - bridged).max() > 1e-3
+    np.testing.assert_array_equal(default.predict(rows), bridged)
+
+
+def test_fits_bridge_no_gaps_inside_the_context(parts):
+    from tsvae.estimation import moments
+    from tsvae.models import origins
+
+    x, seen = torch.tensor([[[0.0], [9.0], [2.0]]]), torch.tensor([[[True], [False], [True]]])
+    with named(parts, "bridges over gaps").change():
+        for module in (moments, origins):
+            found = module.bridge_gaps(x, seen)
+            assert torch.equal(found.x, x)
+            assert torch.equal(found.known, seen)
+    assert moments.bridge_gaps(x, seen).known.all()
+
+
+def test_forecasts_of_seeds_are_averaged(parts, default):
+    part = named(parts, "one seed: mean of 3")
+    assert part.seeds == (0, 1, 2)
+    mean = fit(parts, part._replace(seeds=(0, 1)), make_rows())
+    other = fit(parts, named(parts, "nothing: the defaults"), make_rows(), random_state=1)
+    panel, origins = read_panel(make_rows()), np.array([100, 140])
+    for quantiles in (None, [0.1, 0.9]):
+        expected = [m._forecast_origins(panel, origins, 6, quantiles) for m in (default, other)]
+        found = mean._forecast_origins(panel, origins, 6, quantiles)
+        np.testing.assert_allclose(found, np.mean(expected, axis=0))
+    sizes = [sum(p.numel() for p in m.model_.parameters()) for m in (mean, default)]
+    assert sizes[0] == 2 * sizes[1]
+
+
+def test_parts_are_those_the_forecaster_has(parts):
+    names = [part.name for part in parts.parts.known_parts()]
+    assert len(names) == len(set(names))
+    for part in parts.parts.known_parts():
+        parts.parts.SVAEForecaster(**part.settings)
+
+
+def test_yearly_data_have_no_calendar(parts):
+    part = named(parts, "no calendar covariates: calendar=True")
+    assert part.settings_for(season=1) == {}
+    assert part.settings_for(season=24) == {"calendar": True}
+
+
+def test_what_was_not_measured_stays_empty(parts):
+    found = parts.main.Found("a", mse=0.5)
+    line = parts.main.table([found], markdown=True).splitlines()[-1]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells == ["a", "0.5000", *[""] * 7]
