@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from tsvae import SVAEForecaster
+from tsvae.estimation import joint_learning
 from tsvae.estimation.joint_filling import JointFilling, phases_of
 from tsvae.models.autoregression import fit_autoregression
 from tsvae.models.joint_filling import fill_hidden
 from tsvae.panel import read_panel
 
 
-def table(n: int = 900, seed: int = 0) -> pd.DataFrame:
+def table(n: int = 1500, seed: int = 0) -> pd.DataFrame:
     """Three hourly variables: two noisy sums of slow ones, with a busy noon each day."""
     rng = np.random.default_rng(seed)
     slow = np.zeros((n, 2))
@@ -68,7 +69,7 @@ def test_what_fills_survives_files_pickles_and_updates(fitted, tmp_path):
     for other in (
         SVAEForecaster.load(tmp_path / "model.tsvae"),
         pickle.loads(pickle.dumps(fitted)),
-        pickle.loads(pickle.dumps(fitted)).update(table(950).iloc[900:]),
+        pickle.loads(pickle.dumps(fitted)).update(table(1550).iloc[1500:]),
     ):
         pd.testing.assert_frame_equal(other.impute(given), want)
 
@@ -104,6 +105,40 @@ def test_few_rows_are_left_to_the_model():
     assert model._fit.filling is None
     noise[5, 0] = np.nan
     assert np.isfinite(model.impute(noise)).all()
+
+
+def test_the_model_keeps_what_it_fills_better(monkeypatch):
+    def fit() -> SVAEForecaster:
+        return SVAEForecaster(2, context_length=24, latent_dim=4, random_state=0).fit(table(300))
+
+    assert fit()._fit.filling is not None
+    monkeypatch.setattr(joint_learning, "_own_error", lambda *_: 0.0)
+    left = fit()
+    assert left._fit.filling is None
+    assert np.isfinite(left.impute(holes(table(300))).to_numpy()).all()
+
+
+def test_known_covariates_and_other_models_have_none():
+    frame, known = table(200), pd.DataFrame({"u": np.arange(200.0)}, table(200).index)
+    settings = {"context_length": 24, "latent_dim": 4, "random_state": 0}
+    assert SVAEForecaster(2, **settings).fit(known, frame)._fit.filling is None
+    joint = SVAEForecaster(2, channels="joint", max_epochs=1, **settings).fit(frame)
+    assert joint._fit.filling is None
+    assert np.isfinite(joint.impute(holes(frame)).to_numpy()).all()
+
+
+def test_the_busy_hour_is_found_and_gaps_in_training_do_little_harm(fitted):
+    assert fitted._fit.filling.fit.n_phases == 24
+    truth = table(600, seed=5)
+    given = holes(truth)
+    hidden = given.isna().to_numpy()
+    gappy = SVAEForecaster(4, context_length=48, latent_dim=4, random_state=0)
+    gappy.fit(table().mask(np.random.default_rng(3).random((1500, 3)) < 0.2))
+    errors = [
+        np.abs((model.impute(given) - truth) / truth.std()).to_numpy()[hidden].mean()
+        for model in (fitted, gappy)
+    ]
+    assert errors[1] < 1.15 * errors[0]
 
 
 def test_phases_are_those_of_the_clock():

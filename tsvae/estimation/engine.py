@@ -38,7 +38,7 @@ Mask = NDArray[np.bool_]
 
 _ENTRIES_PER_PASS = 6_000_000  # entries of forecasts and their histories held at once
 _STATES_PER_PASS = 2_000_000  # latent entries (chains x steps x D) of pieces of long series
-_ROWS_OF_INPUTS = 10_000  # whose effect is computed at once
+_ROWS_AT_ONCE = 10_000  # whose effect of inputs is computed
 _LEVELS = 8  # numbers kept of each forecast value in a pass
 
 
@@ -209,19 +209,18 @@ class Engine:
             values = self.scaler.forward(panel.values, panel.mask, panel.variables)
             values = np.where(panel.mask, values - effect, 0.0)
             found = self.filling.margins(values, panel.mask, wanted, panel.index)
-        mean, scale = torch.from_numpy(found.mean + effect), torch.from_numpy(found.scale)
+        mean, scale = map(torch.from_numpy, (found.mean + effect, found.scale))
         return Predictions([NormalPredictive(mean, scale)], self.scaler)
 
     def _effect(self, panel: Panel) -> Array | float:
         """Effect of seasons and calendar on every entry, ``(B, T, F)``; 0.0 if none is known."""
-        inputs = self.design.build(panel.index, panel.n_steps, None)
-        if inputs is None:
+        if (inputs := self.design.build(panel.index, panel.n_steps, None)) is None:
             return 0.0
-        device = next(self.model.parameters()).device
-        parts = []
-        for start in range(0, panel.n_steps, _ROWS_OF_INPUTS):
-            rows = _tensor(device, inputs[:, start : start + _ROWS_OF_INPUTS])
-            parts.append(to_numpy(torch.as_tensor(self.model.effect(rows))))
+        at = next(self.model.parameters()).device
+        parts = [
+            to_numpy(torch.as_tensor(self.model.effect(_tensor(at, inputs[:, rows]))))
+            for rows in np.array_split(np.arange(panel.n_steps), panel.n_steps // _ROWS_AT_ONCE + 1)
+        ]
         return np.concatenate(parts, axis=1)
 
     def smoothed(

@@ -177,12 +177,6 @@ def _fit_once(
         beta=beta,
     )
     model.eval().requires_grad_(False)
-    filling = None
-    if model.smoothing is not None:
-        learn_to_fill(model, data, sizes, seed)
-        if problem.covariates is None and panel.n_features <= MAX_CHANNELS:
-            periods = given_periods(panel, params)
-            filling = learn_jointly(model, data, panel.index, periods, sizes.window, seed)
     fitted = StructuredFit(
         model,
         settings,
@@ -194,13 +188,32 @@ def _fit_once(
         _kept(problem, sizes),
         log,
         ForecastSpread.plain(panel.n_features, sizes.horizon),
-        filling,
+        _learn_filling(model, data, problem, params, sizes, seed),
     )
     engine = fitted.engine(params)
     if engine.draws_forecasts:
         return fitted
     cycle = cycle_of(given_periods(panel, params), sizes.context)
     return replace(fitted, spread=fit_spread(engine, problem, cycle))
+
+
+def _learn_filling(
+    model: SVAE,
+    data: TrainingData,
+    problem: Problem,
+    params: Parameters,
+    sizes: Sizes,
+    seed: int,
+) -> JointFilling | None:
+    """Fit what shows values at gaps: the model's own readout, and what may be better than it."""
+    panel = problem.target
+    if model.smoothing is None:
+        return None
+    learn_to_fill(model, data, sizes, seed)
+    if problem.covariates is not None or panel.n_features > MAX_CHANNELS:
+        return None
+    periods = given_periods(panel, params)
+    return learn_jointly(model, data, panel.index, periods, sizes.window, seed)
 
 
 def _calibrates(params: Parameters) -> bool:
