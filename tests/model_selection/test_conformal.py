@@ -25,9 +25,10 @@ def problem(n_origins=80, width=0.5, step=1, seed=0):
 
 def test_by_a_plain_loop():
     quantiles, observed, mask, origins = problem()
-    found = rescale_by_past(quantiles, observed, mask, origins, LEVELS, most_origins=30)
+    found = rescale_by_past(quantiles, observed, mask, origins, LEVELS, memory=29 / 8)
     number, steps = 60, (2, 3)  # the second of four groups of steps
-    known = [o for o in range(80) if origins[o] + 4 <= origins[number]][-30:]
+    every = [o for o in range(80) if origins[o] + 4 <= origins[number]]
+    known = every[-30:]
     scores = [
         abs(observed[o, b, h, f]) / (0.5 * stats.norm.ppf(0.95))
         for o in known
@@ -38,8 +39,8 @@ def test_by_a_plain_loop():
     ]
     horizons = (origins[known[-1]] - origins[known[0]]) / 4 + 1
     factor = conformal_quantile(np.array(scores), 0.9, 2 * 3 * horizons)
-    weight = 2 * 3**0.5 * horizons
-    factor **= weight / (weight + 20.0)
+    weight = 2 * 3**0.5 * ((origins[every[-1]] - origins[every[0]]) / 4 + 1)
+    factor **= weight / (weight + 10.0)
     np.testing.assert_allclose(
         found[number][:, 2:4, :, -1], factor * quantiles[number][:, 2:4, :, -1]
     )
@@ -54,6 +55,13 @@ def test_first_origins_stay_and_later_rows_are_not_looked_at():
     again = rescale_by_past(quantiles, changed, mask, origins, LEVELS)
     np.testing.assert_array_equal(again[:41], found[:41])
     assert not np.allclose(again[60:], found[60:])
+
+
+def test_origins_far_apart_are_looked_at_all_the_same():
+    quantiles, observed, mask, origins = problem(n_origins=12, step=100)
+    found = rescale_by_past(quantiles, observed, mask, origins, LEVELS)
+    np.testing.assert_array_equal(found[:5], quantiles[:5])
+    assert not np.allclose(found[6], quantiles[6])
 
 
 @pytest.mark.parametrize("width", [0.5, 1.0, 1.7])

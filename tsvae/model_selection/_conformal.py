@@ -15,10 +15,10 @@ Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
-_MOST_ORIGINS = 500
+_MEMORY = 8.0  # horizons
 _FEWEST_ORIGINS = 5
 _GROUPS = 4  # of steps ahead
-_PRIOR = 20.0  # horizons behind intervals as they are
+_PRIOR = 10.0  # horizons behind intervals as they are
 _BOUNDS = (0.5, 4.0)
 _TINY = 1e-12
 
@@ -29,14 +29,14 @@ def rescale_by_past(
     mask: Bool,
     origins: Int,
     levels: Sequence[float],
-    most_origins: int = _MOST_ORIGINS,
+    memory: float = _MEMORY,
 ) -> Float:
     """Rescale the quantiles of each origin around the median by what was known by then.
 
     The factor of a level is the conformal quantile of |truth - median| over the distance of the
     interval's bound on that side from the median, over earlier origins whose outcomes are known
     (origin + steps ahead <= this origin), pooled over series and variables and over a group of
-    steps. Factors are shrunk to 1 by the weight of twenty horizons; below five known
+    steps. Factors are shrunk to 1 by the weight of ten horizons; below five known
     origins quantiles stay.
 
     Parameters
@@ -49,8 +49,9 @@ def rescale_by_past(
         Steps of history, increasing.
     levels : sequence of float (Q,)
         Increasing; 0.5 among them.
-    most_origins : int, default=500
-        The most recent ones that are looked at.
+    memory : float, default=8.0
+        Horizons back from the latest known origin that are looked at (five origins at least): how
+        errors spread changes.
 
     Returns
     -------
@@ -64,19 +65,28 @@ def rescale_by_past(
         seen = mask[:, :, group] & np.isfinite(scores).all(-1)
         reach = int(group[-1]) + 1
         for number, origin in enumerate(origins):
-            known = np.flatnonzero(origins + reach <= origin)[-most_origins:]
-            if len(known) < _FEWEST_ORIGINS or not seen[known].any():
+            age = origin - reach - origins
+            known = np.flatnonzero(age >= 0)
+            if len(known) < _FEWEST_ORIGINS:
                 continue
-            span = float(origins[known[-1]] - origins[known[0]]) / reach
-            known_horizons = n_series * min(len(known), span + 1.0)
-            evidence = known_horizons * n_features**0.5
+            evidence = n_series * n_features**0.5 * _horizons(origins[known], reach)
             weight = evidence / (evidence + _PRIOR)
+            recent = int((age[known] <= memory * horizon).sum())
+            known = known[-max(_FEWEST_ORIGINS, recent) :]
+            if not seen[known].any():
+                continue
+            independent = n_series * n_features * _horizons(origins[known], reach)
             past = scores[known][seen[known]]
-            factor = _factors(past, levels, middle, known_horizons * n_features) ** weight
+            factor = _factors(past, levels, middle, independent) ** weight
             own = quantiles[number][:, group]
             median = own[..., [middle]]
             out[number][:, group] = median + factor * (own - median)
     return np.maximum.accumulate(out, axis=-1)
+
+
+def _horizons(origins: Int, reach: int) -> float:
+    """Horizons of ``reach`` steps that origins make up: at most one each."""
+    return min(float(len(origins)), float(origins[-1] - origins[0]) / reach + 1.0)
 
 
 def _scores(quantiles: Float, observed: Float, levels: Sequence[float], middle: int) -> Float:
