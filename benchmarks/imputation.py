@@ -43,27 +43,8 @@ from _imputation_task import (
 
 from tsvae.demo.report import QUANTILE_LEVELS, format_table
 
-#: Settings for filling gaps in short windows, chosen on the validation part.
-RECONSTRUCTION: dict[str, Any] = {
-    "channels": "joint",
-    "latent_dim": 16,
-    "group_size": None,
-    "potential": "dense",
-    "context_length": 191,  # so that all rows of a short window define its level
-    "horizon": 1,
-    "elbo_weight": 1.0,
-    "forecast_weight": 0.0,
-    "beta_min": 1.0,
-    "learning_rate": 0.06,
-    "max_epochs": 60,
-}
-OURS: dict[str, tuple[str, dict[str, Any]]] = {
-    "default": ("SVAEForecaster, defaults", {}),
-    "tsvae": ("SVAEForecaster, for gaps", RECONSTRUCTION),
-}
 
-
-def fit_tsvae(task: Task, name: str, settings: dict[str, Any]) -> Method:
+def fit_tsvae(task: Task, settings: dict[str, Any]) -> Method:
     """Fit on the complete training rows; windows are filled as a panel of series."""
     from tsvae import SVAEForecaster
 
@@ -79,7 +60,9 @@ def fit_tsvae(task: Task, name: str, settings: dict[str, Any]) -> Method:
         return Filled(point, bands.reshape(*shape, len(QUANTILE_LEVELS)))
 
     count = sum(p.numel() for p in model.model_.parameters())
-    return Method(name, fill, count, seconds, {})
+    if model._fit.filling is not None:
+        count += sum(table.numel() for table in model._fit.filling.tensors().values())
+    return Method("SVAEForecaster, defaults", fill, count, seconds, {})
 
 
 def methods_of(options: argparse.Namespace) -> dict[str, Callable[[Task], Method | None]]:
@@ -95,9 +78,7 @@ def methods_of(options: argparse.Namespace) -> dict[str, Callable[[Task], Method
             verbose=options.verbose,
         )
     common = {"random_state": options.seed, "verbose": options.verbose}
-    for key, (name, settings) in OURS.items():
-        given = {**common, **settings, **(options.set if key == "tsvae" else {})}
-        found[key] = partial(fit_tsvae, name=name, settings=given)
+    found["tsvae"] = partial(fit_tsvae, settings={**common, **options.set})
     return found
 
 
@@ -162,7 +143,7 @@ def notes(task: Task, part: str, missing: list[str]) -> str:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = new_parser(__doc__)
-    names = [*PEERS, *DEEP, *OURS]
+    names = [*PEERS, *DEEP, "tsvae"]
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -222,7 +203,7 @@ def main() -> None:
         table=tables(scores, markdown=True),
         notes=notes(task, part, missing),
         results={
-            "settings": {**RECONSTRUCTION, **options.set},
+            "settings": options.set,
             "chosen": chosen,
             "left_out": missing,
             "scores": [asdict(s) for s in scores],

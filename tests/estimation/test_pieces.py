@@ -67,16 +67,16 @@ def test_batches_change_nothing(fitted, data, method, monkeypatch):
 @pytest.mark.parametrize("fitted", ["normal"], indirect=True)
 def test_passes_do_not_grow_with_the_series(fitted, monkeypatch):
     widths = []
-    run = engine_module.smooth_values
+    run = engine_module.smooth_latents
 
     def counted(model, x, *args, **options):
         widths.append(x.shape[1])
         return run(model, x, *args, **options)
 
-    monkeypatch.setattr(engine_module, "smooth_values", counted)
+    monkeypatch.setattr(engine_module, "smooth_latents", counted)
     x = np.random.default_rng(1).normal(size=(3, 1000, 2))
     x[:, 50] = x[:, 500] = np.nan
-    fitted.impute(x[:, :100])
-    fitted.impute(x)
+    fitted.transform(x[:, :100])
+    fitted.transform(x)
     # The first and the last piece of a series have one margin, those between them two.
     assert widths == [40, 60, 40, 60]

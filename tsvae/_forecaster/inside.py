@@ -57,7 +57,7 @@ class InsideMixin(TransformerMixin, ForecasterPlumbing):
         same kind of container
         """
         panel = self._inside(X, mask, "impute")
-        filled = self._engine().smooth(panel, None).mean()
+        filled = self._engine().fill(panel).mean()
         return write(np.where(panel.mask, panel.values, filled), panel.index)
 
     def impute_quantiles(
@@ -78,7 +78,7 @@ class InsideMixin(TransformerMixin, ForecasterPlumbing):
         """
         levels = check_levels(quantiles)
         panel = self._inside(X, mask, "impute_quantiles")
-        found = self._engine().smooth(panel, None).quantiles(levels)
+        found = self._engine().fill(panel).quantiles(levels)
         found = np.where(panel.mask[..., None], panel.values[..., None], found)
         return write(found, panel.index, levels=[("quantile", levels.tolist())])
 

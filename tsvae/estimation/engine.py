@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tsvae.estimation.building import Sizes
 from tsvae.estimation.covariates import InputDesign
+from tsvae.estimation.joint_filling import JointFilling
 from tsvae.estimation.pieces import batches_of_pieces
 from tsvae.estimation.predictions import Predictions, on_cpu, to_numpy
 from tsvae.estimation.scaling import PanelScaler
@@ -37,6 +38,7 @@ Mask = NDArray[np.bool_]
 
 _ENTRIES_PER_PASS = 6_000_000  # entries of forecasts and their histories held at once
 _STATES_PER_PASS = 2_000_000  # latent entries (chains x steps x D) of pieces of long series
+_ROWS_AT_ONCE = 10_000  # whose effect of inputs is computed
 _LEVELS = 8  # numbers kept of each forecast value in a pass
 
 
@@ -85,6 +87,8 @@ class Engine:
         Draws where no closed form exists.
     spread : ForecastSpread
         From the model's margins to those of forecasts.
+    filling : JointFilling or None
+        What fills hidden entries from all variables; None: the model alone.
     """
 
     model: SVAE
@@ -95,6 +99,7 @@ class Engine:
     n_threads: int | None
     n_samples: int
     spread: ForecastSpread
+    filling: JointFilling | None = None
 
     # -- windows -----------------------------------------------------------------------------
 
@@ -193,6 +198,30 @@ class Engine:
     def smooth(self, panel: Panel, covariates: Panel | None) -> Smoothed:
         """Distributions of every entry given all observed ones, ``(B, T, F)``."""
         return Smoothed(self, panel, covariates)
+
+    def fill(self, panel: Panel) -> Smoothed | Predictions:
+        """Distributions of which those of hidden entries count, ``(B, T, F)``; no covariates."""
+        if self.filling is None:
+            return self.smooth(panel, None)
+        wanted = ~panel.mask & (np.arange(panel.n_steps) < panel.lengths[:, None])[..., None]
+        with self._ready():
+            effect = self._effect(panel)
+            values = self.scaler.forward(panel.values, panel.mask, panel.variables)
+            values = np.where(panel.mask, values - effect, 0.0)
+            found = self.filling.margins(values, panel.mask, wanted, panel.index)
+        mean, scale = map(torch.from_numpy, (found.mean + effect, found.scale))
+        return Predictions([NormalPredictive(mean, scale)], self.scaler)
+
+    def _effect(self, panel: Panel) -> Array | float:
+        """Effect of seasons and calendar on every entry, ``(B, T, F)``; 0.0 if none is known."""
+        if (inputs := self.design.build(panel.index, panel.n_steps, None)) is None:
+            return 0.0
+        at = next(self.model.parameters()).device
+        parts = [
+            to_numpy(torch.as_tensor(self.model.effect(_tensor(at, inputs[:, rows]))))
+            for rows in np.array_split(np.arange(panel.n_steps), panel.n_steps // _ROWS_AT_ONCE + 1)
+        ]
+        return np.concatenate(parts, axis=1)
 
     def smoothed(
         self, panel: Panel, covariates: Panel | None, summary: Callable[[Predictions], Array]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tsvae.estimation.building import Sizes
 from tsvae.estimation.covariates import InputDesign
+from tsvae.estimation.joint_filling import JointFilling
 from tsvae.estimation.model_file import pack_array
 from tsvae.estimation.reading import Problem
 from tsvae.estimation.scaling import PanelScaler
@@ -36,6 +37,9 @@ def pack_fit(fit: StructuredFit) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "spread": fit.spread.to_dict(),
         "history": {},
     }
+    if fit.filling is not None:
+        header["filling"] = fit.filling.to_dict()
+        tensors |= {f"filling.{name}": t for name, t in fit.filling.tensors().items()}
     for name, panel in fit.history._asdict().items():
         header["history"][name] = None if panel is None else panel.index.to_dict()
         if panel is not None:
@@ -70,7 +74,17 @@ def unpack_fit(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Stru
         Problem(target, panels["covariates"]),
         TrainingLog.from_dict(header["log"]),
         ForecastSpread.from_dict(header["spread"]),
+        _unpack_filling(header.get("filling"), tensors),
     )
+
+
+def _unpack_filling(
+    data: Mapping[str, Any] | None, tensors: Mapping[str, Tensor]
+) -> JointFilling | None:
+    if data is None:
+        return None
+    own = {k.removeprefix("filling."): t for k, t in tensors.items() if k.startswith("filling.")}
+    return JointFilling.from_parts(data, own)
 
 
 def _unpack_panel(tensors: Mapping[str, Tensor], name: str, index: PanelIndex) -> Panel:

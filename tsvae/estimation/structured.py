@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from tsvae.estimation.building import Sizes, resolve_sizes
+from tsvae.estimation.building import MAX_CHANNELS, Sizes, resolve_sizes
 from tsvae.estimation.calibration import fit_spread
 from tsvae.estimation.covariates import InputDesign
 from tsvae.estimation.engine import Engine
 from tsvae.estimation.filling import learn_to_fill
 from tsvae.estimation.fitting import TrainingData, fit_model
 from tsvae.estimation.held_back import measure_factors, rows_to_hold_back, without_last
+from tsvae.estimation.joint_filling import JointFilling
+from tsvae.estimation.joint_learning import learn_jointly
 from tsvae.estimation.reading import Problem
 from tsvae.estimation.scaling import PanelScaler, Scaling, fit_scaler
 from tsvae.estimation.seasons import fixed_angles, seldom_seen
@@ -59,6 +61,8 @@ class StructuredFit:
     log : TrainingLog
     spread : ForecastSpread
         From the model's margins to those of forecasts.
+    filling : JointFilling or None
+        What fills hidden entries from all variables; None: the model alone.
     """
 
     model: SVAE
@@ -71,6 +75,7 @@ class StructuredFit:
     history: Problem
     log: TrainingLog
     spread: ForecastSpread
+    filling: JointFilling | None = None
 
     def append(self, new: Problem) -> StructuredFit:
         """Return the fit with new rows at the end of its history.
@@ -98,6 +103,7 @@ class StructuredFit:
             params["n_threads"],
             params["n_samples"],
             self.spread,
+            self.filling,
         )
 
 
@@ -171,8 +177,6 @@ def _fit_once(
         beta=beta,
     )
     model.eval().requires_grad_(False)
-    if model.smoothing is not None:
-        learn_to_fill(model, data, sizes, seed)
     fitted = StructuredFit(
         model,
         settings,
@@ -184,12 +188,32 @@ def _fit_once(
         _kept(problem, sizes),
         log,
         ForecastSpread.plain(panel.n_features, sizes.horizon),
+        _learn_filling(model, data, problem, params, sizes, seed),
     )
     engine = fitted.engine(params)
     if engine.draws_forecasts:
         return fitted
     cycle = cycle_of(given_periods(panel, params), sizes.context)
     return replace(fitted, spread=fit_spread(engine, problem, cycle))
+
+
+def _learn_filling(
+    model: SVAE,
+    data: TrainingData,
+    problem: Problem,
+    params: Parameters,
+    sizes: Sizes,
+    seed: int,
+) -> JointFilling | None:
+    """Fit what shows values at gaps: the model's own readout, and what may be better than it."""
+    panel = problem.target
+    if model.smoothing is None:
+        return None
+    learn_to_fill(model, data, sizes, seed)
+    if problem.covariates is not None or panel.n_features > MAX_CHANNELS:
+        return None
+    periods = given_periods(panel, params)
+    return learn_jointly(model, data, panel.index, periods, sizes.window, seed)
 
 
 def _calibrates(params: Parameters) -> bool:
