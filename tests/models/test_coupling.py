@@ -65,7 +65,7 @@ def test_states_without_movement_ask_for_nothing():
 
 
 def test_module_adds_what_other_states_tell():
-    coupling = StateCoupling(3)
+    coupling = StateCoupling(3, 1)
     states = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(coupling(states), states)
     with torch.no_grad():

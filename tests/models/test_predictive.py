@@ -319,9 +319,10 @@ def test_single_precision_agrees(case):
 def coupled(dense):
     """A case without inner gaps, its model coupled."""
     case = make_case(dense, "channelwise")
-    case.model.coupling = StateCoupling(2).double()
+    case.model.coupling = StateCoupling(2, F).double()
     with torch.no_grad():
         case.model.coupling.matrix.copy_(torch.tensor([[0.1, -0.4], [0.3, 0.2]]))
+    case.model.coupling.bridged.fill_(False)
     case.seen = torch.ones_like(case.seen)
     return case
 
@@ -355,7 +356,7 @@ def test_density_of_a_row_is_that_of_its_coupled_forecast(coupled):
 def test_inner_gaps_are_bridged_before_a_coupling(coupled):
     coupled.seen[1, 4:6] = False
     waiting = forecast(coupled.model, coupled.x, coupled.seen, H)
-    coupled.model.bridged.fill_(True)
+    coupled.model.coupling.bridged.fill_(True)
     found = forecast(coupled.model, coupled.x, coupled.seen, H)
     filled = coupled.x.clone()
     for step, share in ((4, 1 / 3), (5, 2 / 3)):

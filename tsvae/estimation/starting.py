@@ -106,8 +106,7 @@ def build_at_start(
             model.covariate_matrix.copy_(torch.as_tensor(effects))
         if start.coupling is not None and model.coupling is not None:
             model.coupling.matrix.copy_(start.coupling)
-        if start.bridged is not None:
-            model.bridged.copy_(torch.as_tensor(start.bridged))
+            model.coupling.bridged.copy_(torch.as_tensor(start.bridged))
     return model
 
 

@@ -40,11 +40,23 @@ class StateCoupling(nn.Module):
     ----------
     latent_dim : int
         D.
+    n_features : int
+        F, of the data.
+
+    Attributes
+    ----------
+    matrix : Parameter (D, D)
+        Delta.
+    bridged : Tensor of bool (F,)
+        Variables whose short gaps are bridged first, see :mod:`tsvae.models.gaps`.
     """
 
-    def __init__(self, latent_dim: int) -> None:
+    bridged: Tensor
+
+    def __init__(self, latent_dim: int, n_features: int) -> None:
         super().__init__()
-        self.matrix = nn.Parameter(torch.zeros(latent_dim, latent_dim))  # Delta
+        self.register_buffer("bridged", torch.ones(n_features, dtype=torch.bool))
+        self.matrix = nn.Parameter(torch.zeros(latent_dim, latent_dim))
 
     def forward(self, states: Tensor) -> Tensor:
         """Corrected means ``(..., D)``."""

@@ -59,7 +59,7 @@ def states_at_origins(
     """
     effect = model.effect(inputs)
     if model.coupling is not None:
-        x, visible = _bridged(model, x, visible, effect)
+        x, visible = _bridged(x, visible, effect, model.coupling.bridged)
     frame = model.frame(x, visible, effect)
     window = model.window(x, visible, inputs, frame, effect)
     if lengths is None:
@@ -75,10 +75,10 @@ def states_at_origins(
     return Origins(frame, model.dynamics.advance(state, lengths - seen))
 
 
-def _bridged(model: SVAE, x: Tensor, visible: Tensor, effect: Tensor | float) -> Bridged:
-    """Bridge gaps of what covariates leave over."""
+def _bridged(x: Tensor, visible: Tensor, effect: Tensor | float, variables: Tensor) -> Bridged:
+    """Bridge gaps of what covariates leave over, of variables marked True."""
     bridged = bridge_gaps(x - effect, visible)
-    known = torch.where(model.bridged, bridged.known, visible)
+    known = torch.where(variables, bridged.known, visible)
     return Bridged(torch.where(known & ~visible, bridged.x + effect, x), known)
 
 

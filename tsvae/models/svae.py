@@ -119,8 +119,6 @@ class SVAE(nn.Module):
         Source of all random numbers of initialisation and training.
     """
 
-    bridged: Tensor
-
     def __init__(
         self,
         n_features: int,
@@ -214,9 +212,9 @@ class SVAE(nn.Module):
         self.smoothing: SmoothingReadout | None = None
         if own_smoothing:
             self.smoothing = SmoothingReadout(latent_dim, width)
-        self.coupling: StateCoupling | None = StateCoupling(latent_dim) if coupled else None
-        # Variables whose short gaps are bridged before a coupling
-        self.register_buffer("bridged", torch.full((n_features,), coupled))
+        self.coupling: StateCoupling | None = None
+        if coupled:
+            self.coupling = StateCoupling(latent_dim, n_features)
         linear = skip and not decoder_sizes and scale != "network" and not final_sigmoid
         self.closed_form = linear and likelihood == "normal"
 
