@@ -39,7 +39,7 @@ def make_rows(missing=0.0):
     rng = np.random.default_rng(0)
     clock = np.arange(150)
     waves = np.column_stack([np.sin(2 * np.pi * clock / 12), np.cos(2 * np.pi * clock / 7)])
-    rows = waves + 0.3 * rng.standard_normal(waves.shape)
+    rows = waves + 0.1 * rng.standard_normal(waves.shape)
     return np.where(rng.random(rows.shape) < missing, np.nan, rows)
 
 

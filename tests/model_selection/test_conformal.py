@@ -25,7 +25,7 @@ def problem(n_origins=80, width=0.5, step=1, seed=0):
 
 def test_by_a_plain_loop():
     quantiles, observed, mask, origins = problem()
-    found = rescale_by_past(quantiles, observed, mask, origins, LEVELS, memory=29 / 8)
+    found = rescale_by_past(quantiles, observed, mask, origins, LEVELS, memory=29 / 8, enough=5)
     number, steps = 60, (2, 3)  # the second of four groups of steps
     every = [o for o in range(80) if origins[o] + 4 <= origins[number]]
     known = every[-30:]

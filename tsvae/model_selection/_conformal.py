@@ -17,6 +17,7 @@ Bool = NDArray[np.bool_]
 
 _MEMORY = 8.0  # horizons
 _FEWEST_ORIGINS = 5
+_ENOUGH_ORIGINS = 100
 _GROUPS = 4  # of steps ahead
 _PRIOR = 10.0  # horizons behind intervals as they are
 _BOUNDS = (0.5, 4.0)
@@ -30,6 +31,7 @@ def rescale_by_past(
     origins: Int,
     levels: Sequence[float],
     memory: float = _MEMORY,
+    enough: int = _ENOUGH_ORIGINS,
 ) -> Float:
     """Rescale the quantiles of each origin around the median by what was known by then.
 
@@ -50,8 +52,9 @@ def rescale_by_past(
     levels : sequence of float (Q,)
         Increasing; 0.5 among them.
     memory : float, default=8.0
-        Horizons back from the latest known origin that are looked at (five origins at least): how
-        errors spread changes.
+        Horizons back from the latest known origin that are looked at: how errors spread changes.
+    enough : int, default=100
+        Known origins that are looked at however long ago they were.
 
     Returns
     -------
@@ -72,7 +75,7 @@ def rescale_by_past(
             evidence = n_series * n_features**0.5 * _horizons(origins[known], reach)
             weight = evidence / (evidence + _PRIOR)
             recent = int((age[known] <= memory * horizon).sum())
-            known = known[-max(_FEWEST_ORIGINS, recent) :]
+            known = known[-max(enough, recent) :]
             if not seen[known].any():
                 continue
             independent = n_series * n_features * _horizons(origins[known], reach)
