@@ -51,6 +51,10 @@ class WindowMoments(NamedTuple):
             self.neighbours,
         )
 
+    def everything(self) -> Moments:
+        """Weighted mean over all blocks."""
+        return self.pooled(torch.ones_like(self.weight, dtype=torch.bool))
+
     def pooled(self, blocks: Tensor) -> Moments:
         """Weighted mean over the blocks marked True."""
         share = self.weight * blocks

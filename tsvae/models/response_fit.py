@@ -141,7 +141,7 @@ def _fit(
     n_steps: int,
     rate: float,
 ) -> FittedResponses:
-    everything = moments.pooled(torch.ones_like(moments.weight, dtype=torch.bool))
+    everything = moments.everything()
     bank = _Bank(roles, everything)
     weights = counts
     chosen = bank.choose_penalty(moments, weights, persistent)
@@ -280,17 +280,24 @@ class _Bank:
 
     @torch.no_grad()
     def choose_coupling(
-        self, moments: WindowMoments, waves: Waves, weights: Tensor, chosen: _Choice
+        self,
+        moments: WindowMoments,
+        waves: Waves,
+        weights: Tensor,
+        penalty: Penalty,
+        uncoupled: Tensor,
     ) -> tuple[float, Tensor]:
-        """Penalty on the coupling with the least cross-validated error, and that error."""
-        uncoupled = _positive(chosen.errors, moments.future)
+        """Penalty on the coupling with the least cross-validated error, and that error.
+
+        ``uncoupled``: errors (H,) without coupling, positive.
+        """
         total = weights.new_zeros(len(_COUPLINGS), len(weights))
         for fold in self.folds(moments, waves):
-            others = self.noisy(fold.others, waves.past, chosen.penalty.shift)
-            amplitude = best_amplitudes(waves.ahead, others, weights, chosen.penalty)
+            others = self.noisy(fold.others, waves.past, penalty.shift)
+            amplitude = best_amplitudes(waves.ahead, others, weights, penalty)
             rows = response_rows(waves.ahead, amplitude)
             squares = coupling_squares(rows, others, weights, uncoupled)
-            coupled = (rows + rows @ squares.solve(penalty) for penalty in _COUPLINGS)
+            coupled = (rows + rows @ squares.solve(size) for size in _COUPLINGS)
             total += fold.weight * torch.stack([squared_errors(own, fold.own) for own in coupled])
         best = int((total @ weights).argmin())
         return _COUPLINGS[best], total[best] / moments.weight.sum()
@@ -299,12 +306,11 @@ class _Bank:
     def result(self, moments: WindowMoments, weights: Tensor, chosen: _Choice) -> FittedResponses:
         """Return the groups at the best amplitudes and coupling."""
         waves = self.waves()
-        everything = moments.pooled(torch.ones_like(moments.weight, dtype=torch.bool))
+        everything = moments.everything()
         seen = self.noisy(self.seen(everything, waves.past), waves.past, chosen.penalty.shift)
         amplitude = best_amplitudes(waves.ahead, seen, weights, chosen.penalty)
-        penalty, errors = self.choose_coupling(moments, waves, weights, chosen)
+        uncoupled = _positive(chosen.errors, moments.future)
+        size, errors = self.choose_coupling(moments, waves, weights, chosen.penalty, uncoupled)
         rows = response_rows(waves.ahead, amplitude)
-        coupling = coupling_squares(
-            rows, seen, weights, _positive(chosen.errors, moments.future)
-        ).solve(penalty)
+        coupling = coupling_squares(rows, seen, weights, uncoupled).solve(size)
         return FittedResponses(*self.shape(), amplitude, coupling, errors)
