@@ -111,10 +111,10 @@ def test_the_model_keeps_what_it_fills_better(monkeypatch):
     def fit() -> SVAEForecaster:
         return SVAEForecaster(2, context_length=24, latent_dim=4, random_state=0).fit(table(300))
 
-    assert fit()._fit.filling is not None
+    assert fit()._fit.filling.imputes
     monkeypatch.setattr(joint_learning, "_own_error", lambda *_: 0.0)
     left = fit()
-    assert left._fit.filling is None
+    assert not left._fit.filling.imputes
     assert np.isfinite(left.impute(holes(table(300))).to_numpy()).all()
 
 

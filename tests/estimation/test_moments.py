@@ -9,6 +9,7 @@ import torch
 from tsvae import SVAEForecaster
 from tsvae.estimation import starting
 from tsvae.estimation.building import follow_lines, measure_spread, resolve_sizes
+from tsvae.estimation.history_filling import Shown
 from tsvae.estimation.moments import measure_errors, variable_weights, window_moments
 from tsvae.estimation.seasons import has_effect
 from tsvae.models.readout import linear_readout
@@ -60,7 +61,7 @@ def test_moments_by_a_loop(missing):
     values, mask = panel_of(missing=missing)
     sizes = resolve_sizes(120, 20, 4)
     weight = np.array([2.0, 0.5])
-    moments = window_moments(values, mask, np.array([120]), weight, sizes, 4, BOTH)
+    moments = window_moments(Shown(values, mask), mask, np.array([120]), weight, sizes, 4, BOTH)
     length = moments.past.shape[-1]
     blocks = np.array_split(np.arange(length, 117), 8)
     for block in (0, 5):
@@ -92,9 +93,8 @@ def test_gaps_in_a_trend_leave_its_errors_small(missing):
     values = (0.5 * np.arange(300.0) + rng.normal(size=300))[None, :, None]
     mask = rng.random(values.shape) >= missing
     sizes = resolve_sizes(300, 40, 3)
-    moments = window_moments(
-        np.where(mask, values, 0.0), mask, np.array([300]), np.ones(1), sizes, 3, np.array([True])
-    )
+    shown = Shown(np.where(mask, values, 0.0), mask)
+    moments = window_moments(shown, mask, np.array([300]), np.ones(1), sizes, 3, np.array([True]))
     persist = torch.zeros(3, moments.past.shape[-1], dtype=torch.float64)
     persist[:, -1] = 1.0
     pooled = moments.double().pooled(torch.ones(8, dtype=torch.bool))
@@ -115,10 +115,39 @@ def test_variables_count_alike_where_data_are_many():
 
 def test_moments_of_gaps_are_positive():
     values, mask = panel_of(missing=0.5)
-    moments = window_moments(
-        values, mask, np.array([120]), np.ones(2), resolve_sizes(120, 20, 4), 4, BOTH
-    )
+    sizes = resolve_sizes(120, 20, 4)
+    moments = window_moments(Shown(values, mask), mask, np.array([120]), np.ones(2), sizes, 4, BOTH)
     assert float(torch.linalg.eigvalsh(moments.past.double()).min()) > -1e-4
+
+
+def test_filled_entries_are_histories_but_no_targets():
+    values, mask = panel_of(missing=0.3)
+    filled = np.where(mask, values, 7.0)
+    sizes, lengths = resolve_sizes(120, 20, 4), np.array([120])
+    shown = Shown(filled, np.ones_like(mask))
+    moments = window_moments(shown, mask, lengths, np.ones(2), sizes, 4, BOTH)
+    # The same by plain products of the windows of block 3.
+    x, y, seen = [], [], []
+    for origin in np.array_split(np.arange(20, 117), 8)[3]:
+        for f in range(2):
+            past = filled[0, origin - 20 : origin, f]
+            level = past[: sizes.level_entries].mean()
+            ahead = slice(origin, origin + 4)
+            x.append(past - level)
+            y.append(values[0, ahead, f] - level)
+            seen.append(mask[0, ahead, f])
+    x, y, seen = (np.array(part, dtype=float) for part in (x, y, seen))
+    last = x[:, -1:]
+    gap = x - last
+    cross = ((y - last) * seen).T @ gap / seen.sum(0)[:, None]
+    share = seen.mean(1, keepdims=True)
+    at_past = (share * gap * last).sum(0) / share.sum()
+    at_future = ((y - last) * seen * last).sum(0) / seen.sum(0)
+    expected = cross + at_past + at_future[:, None] + (share * last**2).sum() / share.sum()
+    np.testing.assert_allclose(moments.cross[3].numpy(), expected, rtol=1e-4, atol=1e-4)
+    past = (share * gap).T @ gap / share.sum()
+    past = past + at_past + at_past[:, None] + (share * last**2).sum() / share.sum()
+    np.testing.assert_allclose(moments.past[3].numpy(), past, rtol=1e-4, atol=1e-4)
 
 
 def test_errors_by_a_loop():
@@ -129,7 +158,7 @@ def test_errors_by_a_loop():
     for f, past, _, future, known in windows(values, mask, sizes, 4, range(20, 117)):
         squares[f] += known * (future - forecast.numpy() @ past) ** 2
         counts[f] += known
-    found = measure_errors(values, mask, np.array([120]), forecast, sizes, BOTH)
+    found = measure_errors(Shown(values, mask), mask, np.array([120]), forecast, sizes, BOTH)
     np.testing.assert_allclose(found, squares / counts, rtol=1e-4)
 
 
@@ -165,8 +194,10 @@ def test_gaps_of_some_variables_stay():
     sizes, lengths, weight = resolve_sizes(120, 20, 4), np.array([120]), np.ones(2)
 
     def moments(bridged, variables):
-        own = values[..., variables], mask[..., variables]
-        return window_moments(*own, lengths, weight[variables], sizes, 4, np.array(bridged))
+        own = Shown(values[..., variables], mask[..., variables])
+        return window_moments(
+            own, own.known, lengths, weight[variables], sizes, 4, np.array(bridged)
+        )
 
     def gram(bridged):
         return moments(bridged, [0, 1]).past

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tsvae.estimation.building import Sizes
 from tsvae.estimation.covariates import InputDesign
+from tsvae.estimation.histories import Histories, cut_histories
 from tsvae.estimation.joint_filling import JointFilling
 from tsvae.estimation.pieces import batches_of_pieces
 from tsvae.estimation.predictions import Predictions, on_cpu, to_numpy
@@ -38,30 +39,7 @@ Mask = NDArray[np.bool_]
 
 _ENTRIES_PER_PASS = 6_000_000  # entries of forecasts and their histories held at once
 _STATES_PER_PASS = 2_000_000  # latent entries (chains x steps x D) of pieces of long series
-_ROWS_AT_ONCE = 10_000  # whose effect of inputs is computed
 _LEVELS = 8  # numbers kept of each forecast value in a pass
-
-
-class Histories(NamedTuple):
-    """Windows of history in model units, one per forecast.
-
-    Attributes
-    ----------
-    values : ndarray (N, T, F)
-        0 where hidden; row 0 is the oldest.
-    mask : bool ndarray (N, T, F)
-    lengths : ndarray (N,)
-        Rows of each.
-    inputs : ndarray (N or 1, T, U) or None
-        One row if all windows share them.
-    future_inputs : ndarray (N or 1, H, U) or None
-    """
-
-    values: Array
-    mask: Mask
-    lengths: NDArray[np.int64]
-    inputs: Array | None
-    future_inputs: Array | None
 
 
 class LatentStates(NamedTuple):
@@ -114,27 +92,20 @@ class Engine:
         """Last ``context`` rows before ``ends`` of the given series, and inputs beyond them."""
         starts = np.maximum(ends - self.sizes.context, 0)
         lengths = np.minimum(ends, self.sizes.context)
-        width = max(int(lengths.max(initial=1)), 1)
-        mask = gather(panel.mask, series, starts, width)
-        mask = mask & (np.arange(width) < lengths[:, None])[..., None]
-        if self.scaler.affine:
-            windows = gather(panel.values, series, starts, width)
-            windows = self.scaler.forward(windows, mask, panel.variables)
-        else:  # entries that have no logarithm are named wherever they are
-            values = self.scaler.forward(panel.values, panel.mask, panel.variables)
-            windows = np.where(mask, gather(values, series, starts, width), 0.0)
         total = max(panel.n_steps, int(ends.max(initial=0)) + horizon)
         inputs = self.design.build(panel.index, total, covariates)
+        filling = self.filling if self.filling is not None and self.filling.shows else None
+        with pinned_threads(self.n_threads):
+            shown = cut_histories(panel, series, starts, ends, self.scaler, inputs, filling)
         if inputs is None:
-            return Histories(windows, mask, lengths, None, None)
+            return Histories(*shown, lengths, None, None)
         stamps = panel.index.starts[series] + np.stack([starts, ends])
         if covariates is None and self.model.channelwise and not np.ptp(stamps, axis=1).any():
             series, starts, ends = series[:1], starts[:1], ends[:1]
         return Histories(
-            windows,
-            mask,
+            *shown,
             lengths,
-            gather(inputs, series, starts, width),
+            gather(inputs, series, starts, shown.known.shape[1]),
             gather(inputs, series, ends, horizon),
         )
 
@@ -201,27 +172,16 @@ class Engine:
 
     def fill(self, panel: Panel) -> Smoothed | Predictions:
         """Distributions of which those of hidden entries count, ``(B, T, F)``; no covariates."""
-        if self.filling is None:
+        if self.filling is None or not self.filling.imputes:
             return self.smooth(panel, None)
         wanted = ~panel.mask & (np.arange(panel.n_steps) < panel.lengths[:, None])[..., None]
-        with self._ready():
-            effect = self._effect(panel)
-            values = self.scaler.forward(panel.values, panel.mask, panel.variables)
-            values = np.where(panel.mask, values - effect, 0.0)
+        effect = self.filling.effect(self.design.build(panel.index, panel.n_steps, None))
+        values = self.scaler.forward(panel.values, panel.mask, panel.variables)
+        values = np.where(panel.mask, values - effect, 0.0)
+        with pinned_threads(self.n_threads):
             found = self.filling.margins(values, panel.mask, wanted, panel.index)
         mean, scale = map(torch.from_numpy, (found.mean + effect, found.scale))
         return Predictions([NormalPredictive(mean, scale)], self.scaler)
-
-    def _effect(self, panel: Panel) -> Array | float:
-        """Effect of seasons and calendar on every entry, ``(B, T, F)``; 0.0 if none is known."""
-        if (inputs := self.design.build(panel.index, panel.n_steps, None)) is None:
-            return 0.0
-        at = next(self.model.parameters()).device
-        parts = [
-            to_numpy(torch.as_tensor(self.model.effect(_tensor(at, inputs[:, rows]))))
-            for rows in np.array_split(np.arange(panel.n_steps), panel.n_steps // _ROWS_AT_ONCE + 1)
-        ]
-        return np.concatenate(parts, axis=1)
 
     def smoothed(
         self, panel: Panel, covariates: Panel | None, summary: Callable[[Predictions], Array]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,14 +16,14 @@ from tsvae.models.joint_filling import fill_hidden
 from tsvae.panel import PanelIndex, gather
 from tsvae.panel.clock import Clock, clock_from_dict
 
-__all__ = ["JointFilling", "Margins", "phases_of"]
+__all__ = ["OVERLAP", "WIDTH", "JointFilling", "Margins", "Pieces", "fade", "phases_of"]
 
 Array = NDArray[np.float64]
 Int = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-_WIDTH = 120  # rows of a piece
-_OVERLAP = 24  # rows that it shares with the next
+#: Rows of a piece, and those that it shares with the next.
+WIDTH, OVERLAP = 120, 24
 _ENTRIES_AT_ONCE = 2_000_000  # of the maps of a batch of pieces
 
 
@@ -34,11 +34,18 @@ class Margins(NamedTuple):
     scale: Array
 
 
-class _Pieces(NamedTuple):
-    """Series and first row of each piece."""
+class Pieces(NamedTuple):
+    """Rows that are filled together.
+
+    Attributes
+    ----------
+    series, begin, stop : ndarray (P,)
+        Rows from ``begin`` to ``stop``, exclusive; what lies beyond is not looked at.
+    """
 
     series: Int
     begin: Int
+    stop: Int
 
 
 @dataclass(frozen=True)
@@ -48,16 +55,32 @@ class JointFilling:
     Attributes
     ----------
     fit : Autoregression
-        In model units, effects of covariates taken off.
+        In model units, effects of inputs taken off.
     clock : Clock or None
         Which positions have phase 0; None: no season.
     widening : float
         Factor of standard deviations, from entries held out.
+    effects : Tensor (F, U) or None
+        Of seasons and calendar on the variables.
+    imputes : bool
+        Whether it fills better than the model's own smoothed values.
+    shows : bool
+        Whether forecasts see their histories filled.
     """
 
     fit: Autoregression
     clock: Clock | None
     widening: float = 1.0
+    effects: Tensor | None = None
+    imputes: bool = True
+    shows: bool = False
+
+    def effect(self, inputs: Array | None) -> Array | float:
+        """Effect of inputs ``(B, T, U)`` on every entry, ``(B, T, F)``; 0.0 if there is none."""
+        if inputs is None or self.effects is None:
+            return 0.0
+        found: Array = inputs @ self.effects.numpy().T
+        return found
 
     def margins(self, values: Array, mask: Mask, wanted: Mask, index: PanelIndex) -> Margins:
         """Distributions of the wanted entries of the series of a panel.
@@ -65,7 +88,7 @@ class JointFilling:
         Parameters
         ----------
         values : ndarray (B, T, F)
-            Model units, 0 where hidden.
+            Model units, effects taken off, 0 where hidden.
         mask : bool ndarray (B, T, F)
             True = observed.
         wanted : bool ndarray (B, T, F)
@@ -86,47 +109,73 @@ class JointFilling:
         ``options`` are those of :func:`~tsvae.models.joint_filling.fill_hidden`. Pieces overlap by
         some rows and fade into each other, so that none ends abruptly.
         """
-        width = min(_WIDTH, values.shape[1])
-        pieces = _pieces(wanted, width)
-        rise = np.arange(1, width + 1)
-        fade = np.minimum(np.minimum(rise, rise[::-1]), _OVERLAP)[:, None]
+        pieces = _pieces(wanted, min(WIDTH, values.shape[1]))
         total, first, second = (np.zeros_like(values, dtype=np.float64) for _ in range(3))
-        order, n_features = self.fit.order, values.shape[-1]
-        size = max(1, _ENTRIES_AT_ONCE // (2 * width * order * n_features**2))
-        for start in range(0, len(pieces.series), size):
-            series, begin = pieces.series[start : start + size], pieces.begin[start : start + size]
-            found = fill_hidden(
-                self.fit,
-                _tensor(gather(values, series, begin, width)),
-                torch.from_numpy(gather(mask, series, begin, width)),
-                None if phase is None else torch.from_numpy(phase[series] + begin),
-                **options,
-            )
-            for row, (mean, variance) in enumerate(
-                zip(found.mean.numpy(), found.variance.numpy(), strict=True)
-            ):
-                at = (series[row], slice(begin[row], begin[row] + width))
-                total[at] += fade
-                first[at] += fade * mean
-                second[at] += fade * (variance + mean**2)
+        for piece, own in enumerate(self.fill_pieces(values, mask, phase, pieces, **options)):
+            at = (pieces.series[piece], slice(pieces.begin[piece], pieces.stop[piece]))
+            share = fade(len(own.mean))
+            total[at] += share
+            first[at] += share * own.mean
+            second[at] += share * (own.scale**2 + own.mean**2)
         mean = np.where(total > 0, first / np.maximum(total, 1), values)
         spread = np.maximum(second / np.maximum(total, 1) - mean**2, 0.0)
         return Margins(mean, self.widening * np.sqrt(np.where(mask, 0.0, spread)))
 
+    def fill_pieces(
+        self, values: Array, mask: Mask, phase: Int | None, pieces: Pieces, **options: int
+    ) -> Iterator[Margins]:
+        """Fill one piece after the other, ``(rows, F)``; bands are not widened yet."""
+        width = int((pieces.stop - pieces.begin).max(initial=1))
+        size = max(1, _ENTRIES_AT_ONCE // (2 * width * self.fit.order * values.shape[-1] ** 2))
+        for start in range(0, len(pieces.series), size):
+            series, begin, stop = (part[start : start + size] for part in pieces)
+            inside = np.arange(width) < (stop - begin)[:, None]
+            found = fill_hidden(
+                self.fit,
+                _tensor(gather(values, series, begin, width) * inside[..., None]),
+                torch.from_numpy(gather(mask, series, begin, width) & inside[..., None]),
+                None if phase is None else torch.from_numpy(phase[series] + begin),
+                **options,
+            )
+            for rows, mean, variance in zip(
+                (stop - begin).tolist(), found.mean.numpy(), found.variance.numpy(), strict=True
+            ):
+                yield Margins(mean[:rows], np.sqrt(variance[:rows]))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values beside :meth:`tensors`."""
-        clock = None if self.clock is None else self.clock.to_dict()
-        return {"clock": clock, "widening": self.widening}
+        return {
+            "clock": None if self.clock is None else self.clock.to_dict(),
+            "widening": self.widening,
+            "imputes": self.imputes,
+            "shows": self.shows,
+        }
 
     def tensors(self) -> dict[str, Tensor]:
         """Tables by name."""
-        return dict(self.fit._asdict())
+        own = {} if self.effects is None else {"effects": self.effects}
+        return {**self.fit._asdict(), **own}
 
     @classmethod
     def from_parts(cls, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> JointFilling:
         """Rebuild from :meth:`to_dict` and :meth:`tensors`."""
+        tables = dict(tensors)
+        effects = tables.pop("effects", None)
         clock = None if data["clock"] is None else clock_from_dict(data["clock"])
-        return cls(Autoregression(**tensors), clock, float(data["widening"]))
+        return cls(
+            Autoregression(**tables),
+            clock,
+            float(data["widening"]),
+            effects,
+            bool(data["imputes"]),
+            bool(data["shows"]),
+        )
+
+
+def fade(rows: int) -> Array:
+    """Weights of the rows of a piece beside those of its neighbours ``(rows, 1)``."""
+    rise = np.arange(1, rows + 1)
+    return np.minimum(np.minimum(rise, rise[::-1]), OVERLAP)[:, None].astype(float)
 
 
 def phases_of(index: PanelIndex, clock: Clock | None, n_phases: int) -> Int | None:
@@ -141,13 +190,13 @@ def phases_of(index: PanelIndex, clock: Clock | None, n_phases: int) -> Int | No
     return np.asarray(starts % n_phases, dtype=np.int64)
 
 
-def _pieces(wanted: Mask, width: int) -> _Pieces:
+def _pieces(wanted: Mask, width: int) -> Pieces:
     """Overlapping pieces with something to fill."""
     n_steps = wanted.shape[1]
-    begins = np.unique(np.append(np.arange(0, n_steps - width, _WIDTH - _OVERLAP), n_steps - width))
+    begins = np.unique(np.append(np.arange(0, n_steps - width, WIDTH - OVERLAP), n_steps - width))
     rows = np.cumsum(np.pad(wanted.any(-1), ((0, 0), (1, 0))), axis=1)
     series, piece = np.nonzero(rows[:, begins + width] > rows[:, begins])
-    return _Pieces(series, begins[piece])
+    return Pieces(series, begins[piece], begins[piece] + width)
 
 
 def _tensor(values: Array) -> Tensor:

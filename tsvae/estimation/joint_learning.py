@@ -1,4 +1,4 @@
-"""Learning to fill hidden entries from all variables, where that pays."""
+"""Learning to fill hidden entries from all variables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tsvae.models.predictive import smooth_values
 from tsvae.panel import PanelIndex
 from tsvae.panel.clock import Clock
 
-__all__ = ["learn_jointly"]
+__all__ = ["Learned", "learn_jointly"]
 
 Array = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -109,15 +109,36 @@ class _Test(NamedTuple):
         return (found.mean - self.values)[hidden], found.scale[hidden]
 
 
+class Learned(NamedTuple):
+    """What fills entries, and how well it did on some that were held out.
+
+    Attributes
+    ----------
+    filling : JointFilling
+    held : HeldOut
+        Windows of the data with some entries hidden.
+    error : float
+        Mean absolute error at the hidden entries.
+    """
+
+    filling: JointFilling
+    held: HeldOut
+    error: float
+
+    def beats(self, model: SVAE) -> bool:
+        """Whether it fills better than the model's own smoothed values."""
+        return self.error < _own_error(model, self.held)
+
+
 def learn_jointly(
-    model: SVAE,
     data: TrainingData,
+    effects: Array | None,
     index: PanelIndex,
     periods: Sequence[float],
     window: int,
     seed: int,
-) -> JointFilling | None:
-    """Fit what fills entries from all variables, if it does better than the model's own way.
+) -> Learned | None:
+    """Fit what fills entries from all variables.
 
     Order and season are those with the least absolute errors at entries hidden in the last third of
     the rows (or, of many series, in every third one), after a fit to the others; their errors say
@@ -125,9 +146,9 @@ def learn_jointly(
 
     Parameters
     ----------
-    model : SVAE
-        Fitted, with a smoothing readout.
     data : TrainingData
+    effects : ndarray (F, U) or None
+        Of the inputs.
     index : PanelIndex
         Of the data.
     periods : sequence of float
@@ -138,8 +159,8 @@ def learn_jointly(
 
     Returns
     -------
-    JointFilling or None
-        None where the model's own way is better, or data are too few to tell.
+    Learned or None
+        None where data are too few.
     """
     data, start = _limited(data, np.asarray(index.starts))
     first = _first_held_out(data.lengths)
@@ -147,11 +168,12 @@ def learn_jointly(
     if held.hidden.sum() < _FEWEST_TESTED:
         return None
     clock = index.clock if index.has_stamps else None
-    learner = _Learner(_residual(model, data.values, data.inputs), data.mask, clock, start)
+    learner = _Learner(_residual(data.values, data.inputs, effects), data.mask, clock, start)
     steps = np.arange(data.mask.shape[1])
     inside, early = steps < data.lengths[:, None], steps < first[:, None]
     n_phases = 0 if clock is None else _season(periods, int(first.sum()))
-    test = _Test(_residual(model, held.values, held.inputs), held, start[held.series] + held.begin)
+    residual = _residual(held.values, held.inputs, effects)
+    test = _Test(residual, held, start[held.series] + held.begin)
     orders = [k for k in _ORDERS if _is_enough(data.mask & early[..., None], k)]
     if not orders:
         return None
@@ -160,11 +182,14 @@ def learn_jointly(
     candidates = [before.fit(*pair) for pair in product(orders, sorted({0, n_phases}))]
     best = min(candidates, key=lambda one: float(np.abs(test.errors(one, 0)[0]).mean()))
     errors, scale = test.errors(best)
-    if not np.abs(errors).mean() < _own_error(model, held):
-        return None
     chosen = best.fit.order, best.fit.n_phases
     final = learner.complete(inside, *chosen, seed, best.fit).fit(*chosen)
-    return replace(final, widening=_widening(errors, scale))
+    final = replace(
+        final,
+        widening=_widening(errors, scale),
+        effects=None if effects is None else torch.from_numpy(effects),
+    )
+    return Learned(final, held, float(np.abs(errors).mean()))
 
 
 def _is_enough(early: Mask, order: int) -> bool:
@@ -210,13 +235,11 @@ def _season(periods: Sequence[float], n_rows: int) -> int:
     return 0
 
 
-def _residual(model: SVAE, values: Array, inputs: Array | None) -> Array:
+def _residual(values: Array, inputs: Array | None, effects: Array | None) -> Array:
     """Values without the effect of inputs."""
-    if inputs is None or not model.n_inputs:
+    if inputs is None or effects is None:
         return values
-    effect = model.effect(torch.tensor(inputs, dtype=torch.float32))
-    assert isinstance(effect, torch.Tensor)
-    return values - effect.numpy().astype(np.float64)
+    return values - inputs @ effects.T
 
 
 def _own_error(model: SVAE, held: HeldOut) -> float:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tsvae.estimation.building import Sizes
+from tsvae.estimation.history_filling import Shown
 from tsvae.models.gaps import bridge_gaps
 from tsvae.models.moments import WindowMoments
 
@@ -36,7 +37,7 @@ class _Windows(NamedTuple):
 
 
 def window_moments(
-    values: Array,
+    shown: Shown,
     mask: Mask,
     lengths: NDArray[np.int64],
     weight: Array,
@@ -52,9 +53,10 @@ def window_moments(
 
     Parameters
     ----------
-    values : ndarray (B, T, F)
-        Model units, 0 where missing.
+    shown : Shown
+        Values ``(B, T, F)`` in model units, 0 where unknown, and which of them histories know.
     mask : bool ndarray (B, T, F)
+        What is observed, and thus a target.
     lengths : ndarray (B,)
     weight : ndarray (F,)
         Of each variable's squares, see :func:`variable_weights`.
@@ -70,13 +72,13 @@ def window_moments(
     """
     length = _past_rows(sizes)
     starts = _origins(lengths, sizes, horizon)
-    stride = _stride(sum(len(s) for s in starts) * values.shape[-1], length, horizon)
+    stride = _stride(sum(len(s) for s in starts) * mask.shape[-1], length, horizon)
     by_variable = torch.as_tensor(np.sqrt(weight), dtype=torch.float32)
     sums = [_Sums(length, horizon) for _ in range(_N_BLOCKS)]
     for series, origins in enumerate(starts):
         for block, part in enumerate(np.array_split(origins, _N_BLOCKS)):
             for some in _pieces(part[::stride]):
-                windows = _cut(values[series], mask[series], some, length, horizon, sizes, bridged)
+                windows = _cut(shown, mask, series, some, length, horizon, sizes, bridged)
                 sums[block].add(windows, by_variable[windows.variable])
     spacing = max(1.0, max((len(s) for s in starts), default=1) / _N_BLOCKS)
     return _finish(sums, int(np.ceil(horizon / spacing)))
@@ -106,7 +108,7 @@ def variable_weights(lengths: NDArray[np.int64], scale: Array, sizes: Sizes, hor
 
 
 def measure_errors(
-    values: Array,
+    shown: Shown,
     mask: Mask,
     lengths: NDArray[np.int64],
     forecast: Tensor,
@@ -117,19 +119,19 @@ def measure_errors(
 
     Parameters
     ----------
-    values, mask, lengths, sizes, bridged
+    shown, mask, lengths, sizes, bridged
         As in :func:`window_moments`.
     forecast : Tensor (H, L)
         Linear map from a history to its future.
     """
     horizon, length = forecast.shape
     starts = _origins(lengths, sizes, horizon)
-    stride = _stride(sum(len(s) for s in starts) * values.shape[-1], length, horizon)
-    squares = torch.zeros(values.shape[-1], horizon)
+    stride = _stride(sum(len(s) for s in starts) * mask.shape[-1], length, horizon)
+    squares = torch.zeros(mask.shape[-1], horizon)
     counts = torch.zeros_like(squares)
     for series, origins in enumerate(starts):
         for some in _pieces(origins[::stride]):
-            windows = _cut(values[series], mask[series], some, length, horizon, sizes, bridged)
+            windows = _cut(shown, mask, series, some, length, horizon, sizes, bridged)
             error = (windows.future - windows.past @ forecast.T.float()) * windows.future_mask
             squares.index_add_(0, windows.variable, error.square())
             counts.index_add_(0, windows.variable, windows.future_mask)
@@ -164,8 +166,9 @@ def _pieces(origins: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 
 def _cut(
-    values: Array,
+    shown: Shown,
     mask: Mask,
+    series: int,
     origins: NDArray[np.int64],
     length: int,
     horizon: int,
@@ -174,11 +177,15 @@ def _cut(
 ) -> _Windows:
     """Windows around some origins of one series, all its variables; gaps bridged, levels off."""
     rows = origins[:, None] + np.arange(-length, horizon)
-    inside = (rows >= 0) & (rows < len(values))
-    rows = rows.clip(0, len(values) - 1)
-    x = torch.as_tensor(values[rows], dtype=torch.float32).transpose(1, 2).flatten(0, 1)
-    seen = torch.as_tensor(mask[rows] & inside[..., None]).transpose(1, 2).flatten(0, 1)
-    variable = torch.arange(values.shape[1]).repeat(len(origins))
+    inside = ((rows >= 0) & (rows < mask.shape[1]))[..., None]
+    rows = rows.clip(0, mask.shape[1] - 1)
+    known = np.concatenate(
+        [shown.known[series, rows[:, :length]], mask[series, rows[:, length:]]], axis=1
+    )
+    x = torch.as_tensor(shown.values[series, rows], dtype=torch.float32)
+    x = x.transpose(1, 2).flatten(0, 1)
+    seen = torch.as_tensor(known & inside).transpose(1, 2).flatten(0, 1)
+    variable = torch.arange(mask.shape[-1]).repeat(len(origins))
     some = torch.as_tensor(bridged)[variable]
     past = bridge_gaps(x[some, :length, None], seen[some, :length, None])
     x[some, :length], seen[some, :length] = past.x.squeeze(-1), past.known.squeeze(-1)
@@ -190,10 +197,10 @@ def _cut(
         )
         x = x - level
     x = torch.where(seen, x, 0.0)
-    known = past_mask.any(1, keepdim=True)  # a future without any history teaches nothing
-    future_mask = (seen[:, length:] & known).float()
+    any_past = past_mask.any(1, keepdim=True)  # a future without any history teaches nothing
+    future_mask = (seen[:, length:] & any_past).float()
     before = torch.as_tensor(origins[:, None] < length - np.arange(length))
-    past_mask = torch.maximum(past_mask, before.repeat_interleave(values.shape[1], 0).float())
+    past_mask = torch.maximum(past_mask, before.repeat_interleave(mask.shape[-1], 0).float())
     latest = (past_mask * torch.arange(1, length + 1)).argmax(1, keepdim=True)
     last = x[:, :length].gather(1, latest)
     return _Windows(x[:, :length], past_mask, x[:, length:], future_mask, last, variable)
@@ -230,6 +237,11 @@ class _Sums:
         if bool(seen.all()) and bool(ahead.all()):
             for count in self.count.values():
                 count += len(x)
+        elif bool(seen.all()):
+            per_step = ahead.sum(0)
+            own = {"cross": per_step[:, None], "future": per_step, "future_last": per_step}
+            for name, count in self.count.items():
+                count += own.get(name, per_step.mean())
         else:
             self._add(self.count, seen, ahead, torch.ones_like(last), share)
         self.n_windows += int(ahead.any(1).sum())

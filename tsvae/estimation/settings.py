@@ -16,6 +16,7 @@ __all__ = [
     "is_real",
     "model_settings",
     "resolve_training",
+    "smooths_itself",
     "starts_fitted",
     "training_config",
 ]
@@ -60,10 +61,11 @@ def starts_fitted(params: Parameters, n_features: int) -> bool:
     )
 
 
-def _is_closed(params: Parameters) -> bool:
-    """Whether smoothing has a closed form whose readout can be fitted."""
+def smooths_itself(params: Parameters, n_features: int) -> bool:
+    """Whether smoothing has a closed form whose readout is fitted to the data."""
     linear = not len(params["hidden_sizes"]) and params["scale"] == "learned"
-    return linear and params["likelihood"] == "normal" and params["elbo_weight"] == 0
+    closed = linear and params["likelihood"] == "normal" and params["elbo_weight"] == 0
+    return closed and starts_fitted(params, n_features)
 
 
 def resolve_training(params: Parameters, n_features: int) -> dict[str, Any]:
@@ -120,7 +122,7 @@ def model_settings(
         "level_entries": sizes.level_entries,
         "learn_scale": channelwise and real and n_features > 1,
         "coupled": starts_fitted(params, n_features),
-        "own_smoothing": starts_fitted(params, n_features) and _is_closed(params),
+        "own_smoothing": smooths_itself(params, n_features),
         "n_samples": _TRAINING_SAMPLES,
         "elbo_weight": params["elbo_weight"],
         "elbo_share": _ELBO_SHARE,

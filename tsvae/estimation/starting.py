@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from tsvae.estimation.building import (
     set_bank,
     start_model,
 )
+from tsvae.estimation.history_filling import Shown
 from tsvae.estimation.moments import measure_errors, variable_weights, window_moments
 from tsvae.estimation.seasons import has_effect
 from tsvae.estimation.settings import Parameters, is_real, starts_fitted
@@ -32,7 +34,10 @@ from tsvae.models.response_fit import fit_responses, forecast_map
 from tsvae.models.start import PRECISION_START, StateRoles, state_roles, with_slopes
 from tsvae.panel import Panel, seasonal_periods
 
-__all__ = ["build_at_start", "build_model", "given_periods"]
+__all__ = ["StartData", "build_at_start", "build_model", "given_periods", "input_effects"]
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 _SCALE_BOUNDS = (0.02, 0.5)
 _SHORT = 8  # horizons that data must hold
@@ -66,33 +71,58 @@ def build_model(
     return SVAE(n_features, dynamics=dynamics, **settings)
 
 
+@dataclass(frozen=True)
+class StartData:
+    """What a start is chosen from.
+
+    Attributes
+    ----------
+    values : ndarray (B, T, F)
+        Model units, effects of inputs taken off, 0 where missing.
+    mask : bool ndarray (B, T, F)
+    shown : Shown
+        The same with gaps filled as in the histories of forecasts.
+    lengths : ndarray (B,)
+    effects : ndarray (F, U) or None
+        What was taken off.
+    periods : list of float
+        Seasons, in steps.
+    """
+
+    values: Array
+    mask: Mask
+    shown: Shown
+    lengths: NDArray[np.int64]
+    effects: Array | None
+    periods: list[float]
+
+
+def input_effects(
+    values: Array, mask: Mask, inputs: Array | None, params: Parameters, tested: Mask | None
+) -> Array | None:
+    """Effects of the inputs on each variable, ``(F, U)``; None without inputs.
+
+    ``tested``: inputs that must explain a variable's steps, or it starts without effect of any.
+    """
+    if inputs is None or not is_real(params):
+        return None
+    keep = None if tested is None else has_effect(values, mask, inputs[..., tested])
+    return ridge(values, mask, inputs, keep)
+
+
 def build_at_start(
-    panel: Panel,
-    values: np.ndarray,
-    inputs: np.ndarray | None,
+    data: StartData,
     sizes: Sizes,
     settings: dict[str, Any],
     params: Parameters,
     fixed_seasons: bool,
-    tested: NDArray[np.bool_] | None,
 ) -> SVAE:
-    """Build the model where the data suggest to begin; ``settings`` take the noise level.
-
-    ``tested``: inputs that must explain a variable's steps, or it starts without effect of any.
-    """
-    periods = [p for p in given_periods(panel, params) if p <= sizes.context]
-    if not periods and isinstance(params["seasonal_periods"], str):  # "auto"
-        periods = detect_periods(values, panel.mask, sizes.context)
-    effects = None
-    if inputs is not None and is_real(params):
-        keep = None if tested is None else has_effect(values, panel.mask, inputs[..., tested])
-        effects = ridge(values, panel.mask, inputs, keep)
-        values = np.where(panel.mask, values - inputs @ effects.T, 0.0)
-    spread = measure_spread(values, panel.mask, sizes)
+    """Build the model where the data suggest to begin; ``settings`` take the noise level."""
+    spread = measure_spread(data.values, data.mask, sizes)
     if settings["level_entries"]:
         share = float(np.median(spread.noise / spread.window))
         settings["scale_start"] = float(np.clip(share, *_SCALE_BOUNDS))
-    start = _choose_start(values, panel, periods, spread, sizes, settings, params, fixed_seasons)
+    start = _choose_start(data, spread, sizes, settings, params, fixed_seasons)
     if start.noise_scale is not None:
         settings["scale_start"] = start.noise_scale
     model = build_model(settings, start.dynamics, start.strength)
@@ -102,8 +132,8 @@ def build_at_start(
         if settings["level_entries"] or start.scale is not None:
             scale = spread.window if start.scale is None else start.scale
             model.log_scale.copy_(torch.as_tensor(np.log(scale)))
-        if effects is not None:
-            model.covariate_matrix.copy_(torch.as_tensor(effects))
+        if data.effects is not None:
+            model.covariate_matrix.copy_(torch.as_tensor(data.effects))
         if start.coupling is not None and model.coupling is not None:
             model.coupling.matrix.copy_(start.coupling)
             model.coupling.bridged.copy_(torch.as_tensor(start.bridged))
@@ -111,9 +141,7 @@ def build_at_start(
 
 
 def _choose_start(
-    values: np.ndarray,
-    panel: Panel,
-    periods: list[float],
+    data: StartData,
     spread: Spread,
     sizes: Sizes,
     settings: dict[str, Any],
@@ -121,10 +149,13 @@ def _choose_start(
     fixed_seasons: bool,
 ) -> Start:
     """Fit the start to the moments of windows where the model is linear, else choose roles."""
+    periods = [p for p in data.periods if p <= sizes.context]
+    if not periods and isinstance(params["seasonal_periods"], str):  # "auto"
+        periods = detect_periods(data.values, data.mask, sizes.context)
     if starts_fitted(params, settings["n_features"]):
         generator = torch.Generator().manual_seed(settings["seed"])
         roles = state_roles(settings["latent_dim"] // 2, periods, sizes.context, generator)
-        return fit_start(values, panel.mask, panel.lengths, spread, roles, sizes, periods)
+        return fit_start(data, spread, roles, sizes, periods)
     precision = PRECISION_START
     if settings["channelwise"] and settings["level_entries"]:
         precision = settings["scale_start"] ** -2.0
@@ -141,9 +172,7 @@ def _choose_start(
 
 
 def fit_start(
-    values: np.ndarray,
-    mask: np.ndarray,
-    lengths: np.ndarray,
+    data: StartData,
     spread: Spread,
     roles: StateRoles,
     sizes: Sizes,
@@ -153,9 +182,7 @@ def fit_start(
 
     Parameters
     ----------
-    values, mask : ndarray (B, T, F)
-        Model units, covariate effects taken off; 0 where missing.
-    lengths : ndarray (B,)
+    data : StartData
     spread : Spread
     roles : StateRoles
         Where the fit begins.
@@ -167,15 +194,16 @@ def fit_start(
     -------
     Start
     """
+    mask, lengths = data.mask, data.lengths
     season = min(int(np.ceil(max(periods, default=1.0))), int(lengths.max()) // _SHORT)
     horizon = max(sizes.horizon, season)
     weight = variable_weights(lengths, spread.noise, sizes, horizon)
-    bridged = follow_lines(values, mask, spread)
-    moments = window_moments(values, mask, lengths, weight, sizes, horizon, bridged)
+    bridged = follow_lines(data.values, mask, spread)
+    moments = window_moments(data.shown, mask, lengths, weight, sizes, horizon, bridged)
     fitted = fit_responses(moments, with_slopes(roles), sizes.horizon)
     n_past = moments.past.shape[-1]
     forecast = forecast_map(fitted, n_past, horizon)
-    errors = measure_errors(values, mask, lengths, forecast, sizes, bridged)
+    errors = measure_errors(data.shown, mask, lengths, forecast, sizes, bridged)
     start = fitted_start(fitted._replace(errors=_at_least(fitted.errors, errors, weight)))
     return Start(
         start.dynamics,

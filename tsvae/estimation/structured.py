@@ -16,6 +16,7 @@ from tsvae.estimation.engine import Engine
 from tsvae.estimation.filling import learn_to_fill
 from tsvae.estimation.fitting import TrainingData, fit_model
 from tsvae.estimation.held_back import measure_factors, rows_to_hold_back, without_last
+from tsvae.estimation.history_filling import Shown, fill_series
 from tsvae.estimation.joint_filling import JointFilling
 from tsvae.estimation.joint_learning import learn_jointly
 from tsvae.estimation.reading import Problem
@@ -27,10 +28,11 @@ from tsvae.estimation.settings import (
     is_real,
     model_settings,
     resolve_training,
+    smooths_itself,
     training_config,
 )
 from tsvae.estimation.spread import ForecastSpread
-from tsvae.estimation.starting import build_at_start, given_periods
+from tsvae.estimation.starting import StartData, build_at_start, given_periods, input_effects
 from tsvae.estimation.window_sizes import cycle_of
 from tsvae.models import SVAE
 from tsvae.nn import get_likelihood
@@ -39,6 +41,7 @@ from tsvae.training import BetaSchedule, Callback, TrainingLog
 
 __all__ = ["StructuredFit", "fit_structured"]
 
+_MOST_FILLED = 4_000_000  # entries of a panel whose gaps are filled for forecasts
 _FEW_CYCLES = 60.0  # of a season: too few for states to learn it
 
 
@@ -148,23 +151,25 @@ def _fit_once(
     if not params["window_level"] or not is_real(params) or params["final_sigmoid"]:
         sizes = replace(sizes, level_entries=0)
     settings = model_settings(panel, design.n_inputs, sizes, params, seed)
-    model = build_at_start(
-        panel,
-        values,
-        inputs,
-        sizes,
-        settings,
-        params,
-        bool(design.angles),
-        _tested(problem.target, design, params),
-    )
+    data = TrainingData(values, panel.mask, panel.lengths, inputs)
+    periods = given_periods(panel, params)
+    tested = _tested(panel, design, params)
+    effects = input_effects(values, panel.mask, inputs, params, tested)
+    learned = None
+    rival = smooths_itself(params, panel.n_features) and panel.n_features <= MAX_CHANNELS
+    if rival and problem.covariates is None:
+        learned = learn_jointly(data, effects, panel.index, periods, sizes.window, seed)
+    filling = None
+    if learned is not None:
+        filling = replace(learned.filling, shows=panel.values.size <= _MOST_FILLED)
+    start = _start_data(data, effects, filling, panel.index, periods)
+    model = build_at_start(start, sizes, settings, params, bool(design.angles))
     beta = BetaSchedule(
         params["beta_min"],
         params["beta"],
         params["beta_warmup_steps"],
         params["beta_annealing_steps"],
     )
-    data = TrainingData(values, panel.mask, panel.lengths, inputs)
     log = fit_model(
         model,
         data,
@@ -177,6 +182,10 @@ def _fit_once(
         beta=beta,
     )
     model.eval().requires_grad_(False)
+    if model.smoothing is not None:
+        learn_to_fill(model, data, sizes, seed)
+    if learned is not None and filling is not None:
+        filling = replace(filling, imputes=learned.beats(model))
     fitted = StructuredFit(
         model,
         settings,
@@ -188,32 +197,31 @@ def _fit_once(
         _kept(problem, sizes),
         log,
         ForecastSpread.plain(panel.n_features, sizes.horizon),
-        _learn_filling(model, data, problem, params, sizes, seed),
+        filling,
     )
     engine = fitted.engine(params)
     if engine.draws_forecasts:
         return fitted
-    cycle = cycle_of(given_periods(panel, params), sizes.context)
+    cycle = cycle_of(periods, sizes.context)
     return replace(fitted, spread=fit_spread(engine, problem, cycle))
 
 
-def _learn_filling(
-    model: SVAE,
+def _start_data(
     data: TrainingData,
-    problem: Problem,
-    params: Parameters,
-    sizes: Sizes,
-    seed: int,
-) -> JointFilling | None:
-    """Fit what shows values at gaps: the model's own readout, and what may be better than it."""
-    panel = problem.target
-    if model.smoothing is None:
-        return None
-    learn_to_fill(model, data, sizes, seed)
-    if problem.covariates is not None or panel.n_features > MAX_CHANNELS:
-        return None
-    periods = given_periods(panel, params)
-    return learn_jointly(model, data, panel.index, periods, sizes.window, seed)
+    effects: np.ndarray | None,
+    filling: JointFilling | None,
+    index: PanelIndex,
+    periods: list[float],
+) -> StartData:
+    """Take effects off, and fill gaps as in the histories of forecasts."""
+    values = data.values
+    if effects is not None and data.inputs is not None:
+        values = np.where(data.mask, values - data.inputs @ effects.T, 0.0)
+    shown = Shown(values, data.mask)
+    inside = (np.arange(data.mask.shape[1]) < data.lengths[:, None])[..., None]
+    if filling is not None and filling.shows and not (data.mask | ~inside).all():
+        shown = fill_series(filling, values, data.mask, index)
+    return StartData(values, data.mask, shown, data.lengths, effects, periods)
 
 
 def _calibrates(params: Parameters) -> bool:

@@ -1,0 +1,164 @@
+"""Histories as forecasts see them: hidden entries filled from all variables.
+
+A bank of filters knows one variable and what its values tell, not what a gap leaves open; the other
+variables, and what came after the gap, tell more. Entries that stay unknown after that, such as
+those of long gaps in all variables at once, are left hidden.
+
+Only what lies before the origin may be looked at. Histories of neighbouring origins share the
+pieces in their inside, whose place follows the clock; the first and the last one are their own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tsvae.estimation.joint_filling import (
+    OVERLAP,
+    WIDTH,
+    JointFilling,
+    Margins,
+    Pieces,
+    fade,
+    phases_of,
+)
+from tsvae.panel import PanelIndex, gather
+
+__all__ = ["Shown", "fill_histories", "fill_series"]
+
+Array = NDArray[np.float64]
+Int = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+_MOST_OPEN = 0.8  # of a variable's variance, in an entry that counts as filled
+_NORMAL = {"steps": 0}  # innovations: a third of the time of heavy tails, as good a forecast
+
+
+class Shown(NamedTuple):
+    """Values, 0 where unknown, and which are known: observed or filled."""
+
+    values: Array
+    known: Mask
+
+
+class _Uses(NamedTuple):
+    """Which pieces the windows are made of.
+
+    Attributes
+    ----------
+    window : ndarray (Q,)
+    piece : ndarray (Q,)
+        Place among the pieces.
+    """
+
+    window: Int
+    piece: Int
+
+
+def fill_series(filling: JointFilling, values: Array, mask: Mask, index: PanelIndex) -> Shown:
+    """Fill the hidden entries of whole series.
+
+    Parameters
+    ----------
+    filling : JointFilling
+    values : ndarray (B, T, F)
+        Model units, effects taken off, 0 where hidden.
+    mask : bool ndarray (B, T, F)
+    index : PanelIndex
+
+    Returns
+    -------
+    Shown
+    """
+    phase = phases_of(index, filling.clock, filling.fit.n_phases)
+    found = filling.fill(values, mask, ~mask & _before_last(mask), phase, **_NORMAL)
+    return _certain(filling, found, values, mask)
+
+
+def fill_histories(
+    filling: JointFilling,
+    values: Array,
+    mask: Mask,
+    index: PanelIndex,
+    series: Int,
+    starts: Int,
+    ends: Int,
+) -> Shown:
+    """Fill the hidden entries of windows, each from what it shows.
+
+    Parameters
+    ----------
+    filling : JointFilling
+    values : ndarray (B, T, F)
+        Of the series, in model units, effects taken off, 0 where hidden.
+    mask : bool ndarray (B, T, F)
+    index : PanelIndex
+        Of the series.
+    series, starts, ends : ndarray (N,)
+        Rows of each window.
+
+    Returns
+    -------
+    Shown
+        ``(N, W, F)`` with the rows of the longest window.
+    """
+    lengths = ends - starts
+    width = max(int(lengths.max(initial=1)), 1)
+    inside = (np.arange(width) < lengths[:, None])[..., None]
+    windows = gather(values, series, starts, width) * inside
+    seen = gather(mask, series, starts, width) & inside
+    pieces, uses = _share_pieces(~mask, np.asarray(index.starts), series, starts, ends)
+    phase = phases_of(index, filling.clock, filling.fit.n_phases)
+    found = list(filling.fill_pieces(values, mask, phase, pieces, **_NORMAL))
+    total, first, second = (np.zeros_like(windows) for _ in range(3))
+    for window, piece in zip(uses.window.tolist(), uses.piece.tolist(), strict=True):
+        own, begin = found[piece], int(pieces.begin[piece] - starts[window])
+        at = (window, slice(begin, begin + len(own.mean)))
+        share = fade(len(own.mean))
+        total[at] += share
+        first[at] += share * own.mean
+        second[at] += share * (own.scale**2 + own.mean**2)
+    mean = np.where(total > 0, first / np.maximum(total, 1.0), windows)
+    open_ = np.where(total > 0, second / np.maximum(total, 1.0) - mean**2, np.inf)
+    scale = np.sqrt(np.maximum(open_, 0.0))
+    return _certain(filling, Margins(mean, scale), windows, seen)
+
+
+def _certain(filling: JointFilling, found: Margins, values: Array, mask: Mask) -> Shown:
+    """Keep what is filled where enough is known of it, up to the last row with a value."""
+    allowed = np.sqrt(_MOST_OPEN) * filling.fit.scale.numpy()
+    filled = ~mask & _before_last(mask) & (found.scale <= allowed)
+    return Shown(np.where(filled, found.mean, np.where(mask, values, 0.0)), mask | filled)
+
+
+def _before_last(mask: Mask) -> Mask:
+    """Rows up to the last one of a series in which something is observed, ``(B, T, 1)``."""
+    rows = np.asarray(mask.any(-1))
+    later: Mask = np.logical_or.accumulate(rows[:, ::-1], axis=1)[:, ::-1, None]
+    return later
+
+
+def _share_pieces(
+    hidden: Mask, origin: Int, series: Int, starts: Int, ends: Int
+) -> tuple[Pieces, _Uses]:
+    """Pieces with something to fill that cover the windows, each once."""
+    step = WIDTH - OVERLAP
+    first = starts + (-(origin[series] + starts)) % step
+    begin = first[:, None] + step * np.arange(int((ends - starts).max(initial=0)) // step + 1)
+    begin = np.concatenate(
+        [starts[:, None], np.maximum(ends - WIDTH, starts)[:, None], begin], axis=1
+    )
+    stop = begin + WIDTH
+    stop[:, 0] = np.minimum(stop[:, 0], ends)
+    stop[:, 1] = ends
+    rows = np.cumsum(np.pad(hidden.any(-1), ((0, 0), (1, 0))), axis=1)
+    inside = stop <= ends[:, None]
+    at = np.minimum(stop, rows.shape[1] - 1), np.minimum(begin, rows.shape[1] - 1)
+    gaps = rows[series[:, None], at[0]] > rows[series[:, None], at[1]]
+    window, column = np.nonzero(inside & gaps)
+    keys = np.stack([series[window], begin[window, column], stop[window, column]])
+    found, piece = np.unique(keys, axis=1, return_inverse=True)
+    both = np.unique(np.stack([window, piece.reshape(-1)]), axis=1)  # head and tail may be one
+    return Pieces(*found), _Uses(*both)
