@@ -127,6 +127,16 @@ def test_the_fit_recovers_an_autoregression():
     np.testing.assert_allclose(noise, NOISE, atol=0.05)
 
 
+def test_growth_that_moments_of_pairs_feign_is_taken_away():
+    x = torch.tensor([0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0] * 20, dtype=torch.float64)[None, :, None]
+    mask = torch.ones_like(x, dtype=torch.bool)
+    mask[:, ::7] = False  # what is left doubles at each step
+    fit = fit_autoregression(x * mask, mask, torch.zeros(1, dtype=torch.long), 0, 1)
+    assert float(fit.coefficients.abs().max()) <= 1.0
+    found = fill_hidden(fit, x * mask, mask, None)
+    assert bool(torch.isfinite(found.mean).all())
+
+
 def test_phases_have_their_own_noise_and_means():
     x = simulate(2, 4800, wild=6)
     x[:, 2::6] += 7.0

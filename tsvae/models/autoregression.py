@@ -165,20 +165,34 @@ def _version(
     past, now = slice(0, order * n_features), slice(order * n_features, None)
     pooled = moments[-1].second + added
     common = torch.linalg.solve(pooled[past, past], pooled[past, now]).T
-    average = _left(pooled, common, past, now)
+    damping = _damping(common, order)
+    average = _left(pooled, common * damping, past, now)
     coefficients, noise, start = [], [], []
     for part in moments:
         own, n = part.second + added, part.rows
-        pull = 0.0 if part is moments[-1] else _PULL_COEFFICIENTS
-        gram = n * own[past, past] + pull * pooled[past, past]
-        cross = n * own[past, now] + pull * pooled[past, past] @ common.T
-        a = torch.linalg.solve(gram, cross).T
+        gram = n * own[past, past] + _PULL_COEFFICIENTS * pooled[past, past]
+        cross = n * own[past, now] + _PULL_COEFFICIENTS * pooled[past, past] @ common.T
+        a = torch.linalg.solve(gram, cross).T * damping
         coefficients.append(a)
         noise.append(_shrunk(_left(own, a, past, now), average, n))
         last = slice(n_features, None)
         both = n * own[last, last] + _PULL_CORRELATIONS * pooled[last, last]
         start.append(both / (n + _PULL_CORRELATIONS))
     return torch.stack(coefficients), torch.stack(noise), torch.stack(start)
+
+
+def _damping(coefficients: Tensor, order: int) -> Tensor:
+    """Factors ``(p F,)`` that take away the growth of an autoregression, if it has any.
+
+    Moments of pairs, each from entries of its own, may belong to no stationary series; over long
+    gaps growth would leave nothing of the precision of numbers.
+    """
+    width = len(coefficients)
+    companion = torch.diag(coefficients.new_ones((order - 1) * width), width)
+    companion[-width:] = coefficients
+    growth = float(torch.linalg.eigvals(companion).abs().max())
+    lags = torch.arange(order, 0, -1).repeat_interleave(width)
+    return max(growth, 1.0) ** -lags.to(coefficients)
 
 
 def _left(second: Tensor, a: Tensor, past: slice, now: slice) -> Tensor:
