@@ -88,6 +88,11 @@ def without_coupling() -> AbstractContextManager[Any]:
     return patch("tsvae.models.response_fit._COUPLINGS", (math.inf,))
 
 
+def without_filling() -> AbstractContextManager[Any]:
+    """Let no panel be small enough for its histories to be filled from all variables."""
+    return patch("tsvae.estimation.structured._MOST_FILLED", 0)
+
+
 def without_bridges() -> AbstractContextManager[Any]:
     """Leave gaps of histories as they are, in fit and forecast."""
     from tsvae.models.gaps import Bridged
@@ -96,6 +101,7 @@ def without_bridges() -> AbstractContextManager[Any]:
         return Bridged(x, seen)
 
     stack = ExitStack()
+    stack.enter_context(without_filling())
     for module in ("tsvae.models.origins", "tsvae.estimation.moments"):
         stack.enter_context(patch(f"{module}.bridge_gaps", keep))
     return stack
@@ -114,7 +120,8 @@ _PARTS = (
     Part("independent channels: joint", {"channels": "joint", "latent_dim": 32}),
     Part("no calibration: calibrate=True", {"calibrate": True}),
     Part("coupling of states", {}, change=without_coupling),
-    Part("bridges over gaps", {}, change=without_bridges, gaps=True),
+    Part("filled histories; lines alone", {}, change=without_filling, gaps=True),
+    Part("both, filling and lines", {}, change=without_bridges, gaps=True),
     Part("no calendar covariates: calendar=True", {"calendar": True}),
     Part("one seed: mean of 3", {}, seeds=(0, 1, 2)),
     Part("q(theta): a point estimate", {"point_estimate": True}),

@@ -65,13 +65,18 @@ def test_states_are_not_coupled_inside_the_context_alone(parts, default):
     assert response_fit._COUPLINGS is choices
 
 
-def test_gaps_are_not_bridged_inside_the_context_alone(parts, default):
-    rows, part = make_rows(missing=0.3), named(parts, "bridges over gaps")
-    bridged = default.predict(rows)
-    with part.change():
-        left = default.predict(rows)
+def test_gaps_are_not_filled_inside_the_context_alone(parts, default):
+    rows = make_rows(missing=0.3)
+    lines = fit(parts, named(parts, "filled histories; lines alone"), make_rows())
+    assert default._fit.filling.shows
+    assert not lines._fit.filling.shows
+    np.testing.assert_allclose(default.predict(), lines.predict())
+    assert np.abs(default.predict(rows) - lines.predict(rows)).max() > 1e-3
+    bridged = lines.predict(rows)
+    with named(parts, "both, filling and lines").change():
+        left = lines.predict(rows)
     assert np.abs(left - bridged).max() > 1e-3
-    np.testing.assert_array_equal(default.predict(rows), bridged)
+    np.testing.assert_array_equal(lines.predict(rows), bridged)
 
 
 def test_fits_bridge_no_gaps_inside_the_context(parts):
@@ -79,7 +84,7 @@ def test_fits_bridge_no_gaps_inside_the_context(parts):
     from tsvae.models import origins
 
     x, seen = torch.tensor([[[0.0], [9.0], [2.0]]]), torch.tensor([[[True], [False], [True]]])
-    with named(parts, "bridges over gaps").change():
+    with named(parts, "both, filling and lines").change():
         for module in (moments, origins):
             found = module.bridge_gaps(x, seen)
             assert torch.equal(found.x, x)
