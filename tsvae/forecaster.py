@@ -85,9 +85,10 @@ class SVAEForecaster(RegressorMixin, AheadMixin, InsideMixin):
         Where training begins. "moments": a bank of filters whose forecasts are fitted to the
         second moments of all windows by least squares, shrunk towards persistence as
         cross-validation over blocks of time asks, from states that are coupled where forecasts
-        start; short gaps of a history are bridged by straight lines. For independent channels of
-        groups of two and real data, else "roles" is taken. "roles": levels and rotations at the
-        seasonal frequencies, all else left to training.
+        start; gaps of a history are filled from all variables, or bridged by straight lines where
+        the data tell too little. For independent channels of groups of two and real data, else
+        "roles" is taken. "roles": levels and rotations at the seasonal frequencies, all else left
+        to training.
     power_transform : {None, "log", "box-cox"}, default=None
         Of positive data, undone on output.
     calendar : bool, default=False

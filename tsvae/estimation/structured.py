@@ -18,7 +18,7 @@ from tsvae.estimation.fitting import TrainingData, fit_model
 from tsvae.estimation.held_back import measure_factors, rows_to_hold_back, without_last
 from tsvae.estimation.history_filling import Shown, fill_series
 from tsvae.estimation.joint_filling import JointFilling
-from tsvae.estimation.joint_learning import learn_jointly
+from tsvae.estimation.joint_learning import Learned, learn_jointly
 from tsvae.estimation.reading import Problem
 from tsvae.estimation.scaling import PanelScaler, Scaling, fit_scaler
 from tsvae.estimation.seasons import fixed_angles, seldom_seen
@@ -155,15 +155,64 @@ def _fit_once(
     periods = given_periods(panel, params)
     tested = _tested(panel, design, params)
     effects = input_effects(values, panel.mask, inputs, params, tested)
-    learned = None
-    rival = smooths_itself(params, panel.n_features) and panel.n_features <= MAX_CHANNELS
-    if rival and problem.covariates is None:
-        learned = learn_jointly(data, effects, panel.index, periods, sizes.window, seed)
-    filling = None
-    if learned is not None:
-        filling = replace(learned.filling, shows=panel.values.size <= _MOST_FILLED)
+    learned = _learn_filling(problem, data, effects, params, sizes, periods, seed)
+    filling = None if learned is None else learned.filling
     start = _start_data(data, effects, filling, panel.index, periods)
     model = build_at_start(start, sizes, settings, params, bool(design.angles))
+    log = _train(model, data, sizes, params, seed, callbacks)
+    if learned is not None:
+        filling = replace(learned.filling, imputes=learned.beats(model))
+    fitted = StructuredFit(
+        model,
+        settings,
+        scaler,
+        design,
+        sizes,
+        panel.index,
+        None if problem.covariates is None else problem.covariates.index,
+        _kept(problem, sizes),
+        log,
+        ForecastSpread.plain(panel.n_features, sizes.horizon),
+        filling,
+    )
+    engine = fitted.engine(params)
+    if engine.draws_forecasts:
+        return fitted
+    cycle = cycle_of(periods, sizes.context)
+    return replace(fitted, spread=fit_spread(engine, problem, cycle))
+
+
+def _learn_filling(
+    problem: Problem,
+    data: TrainingData,
+    effects: np.ndarray | None,
+    params: Parameters,
+    sizes: Sizes,
+    periods: list[float],
+    seed: int,
+) -> Learned | None:
+    """Learn to fill gaps from all variables, for models that are linear and see no covariates."""
+    panel = problem.target
+    if not smooths_itself(params, panel.n_features) or panel.n_features > MAX_CHANNELS:
+        return None
+    if problem.covariates is not None:
+        return None
+    learned = learn_jointly(data, effects, panel.index, periods, sizes.window, seed)
+    if learned is None:
+        return None
+    shows = panel.values.size <= _MOST_FILLED
+    return learned._replace(filling=replace(learned.filling, shows=shows))
+
+
+def _train(
+    model: SVAE,
+    data: TrainingData,
+    sizes: Sizes,
+    params: Parameters,
+    seed: int,
+    callbacks: Sequence[Callback],
+) -> TrainingLog:
+    """Train by gradient steps, if any are asked for, and freeze the model."""
     beta = BetaSchedule(
         params["beta_min"],
         params["beta"],
@@ -184,26 +233,7 @@ def _fit_once(
     model.eval().requires_grad_(False)
     if model.smoothing is not None:
         learn_to_fill(model, data, sizes, seed)
-    if learned is not None and filling is not None:
-        filling = replace(filling, imputes=learned.beats(model))
-    fitted = StructuredFit(
-        model,
-        settings,
-        scaler,
-        design,
-        sizes,
-        panel.index,
-        None if problem.covariates is None else problem.covariates.index,
-        _kept(problem, sizes),
-        log,
-        ForecastSpread.plain(panel.n_features, sizes.horizon),
-        filling,
-    )
-    engine = fitted.engine(params)
-    if engine.draws_forecasts:
-        return fitted
-    cycle = cycle_of(periods, sizes.context)
-    return replace(fitted, spread=fit_spread(engine, problem, cycle))
+    return log
 
 
 def _start_data(
