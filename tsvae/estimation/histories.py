@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tsvae.estimation.history_filling import Shown, fill_histories
+from tsvae.estimation.history_filling import Shown, fill_histories, rows_inside
 from tsvae.estimation.joint_filling import JointFilling
 from tsvae.estimation.scaling import PanelScaler
 from tsvae.panel import Panel, gather
@@ -67,9 +67,8 @@ def cut_histories(
     Shown
         ``(N, W, F)`` with the rows of the longest window.
     """
-    lengths = ends - starts
-    width = max(int(lengths.max(initial=1)), 1)
-    inside = (np.arange(width) < lengths[:, None])[..., None]
+    inside = rows_inside(starts, ends)
+    width = inside.shape[1]
     mask = gather(panel.mask, series, starts, width) & inside
     if filling is not None and not (mask | ~inside).all():
         values = scaler.forward(panel.values, panel.mask, panel.variables)

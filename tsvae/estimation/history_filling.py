@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from tsvae.estimation.joint_filling import (
     OVERLAP,
     WIDTH,
+    Blend,
     JointFilling,
     Margins,
     Pieces,
-    fade,
     phases_of,
 )
 from tsvae.panel import PanelIndex, gather
 
-__all__ = ["Shown", "fill_histories", "fill_series"]
+__all__ = ["Shown", "fill_histories", "fill_series", "rows_inside"]
 
 Array = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -104,26 +104,27 @@ def fill_histories(
     Shown
         ``(N, W, F)`` with the rows of the longest window.
     """
-    lengths = ends - starts
-    width = max(int(lengths.max(initial=1)), 1)
-    inside = (np.arange(width) < lengths[:, None])[..., None]
+    inside = rows_inside(starts, ends)
+    width = inside.shape[1]
     windows = gather(values, series, starts, width) * inside
     seen = gather(mask, series, starts, width) & inside
     pieces, uses = _share_pieces(~mask, np.asarray(index.starts), series, starts, ends)
     phase = phases_of(index, filling.clock, filling.fit.n_phases)
     found = list(filling.fill_pieces(values, mask, phase, pieces, **_NORMAL))
-    total, first, second = (np.zeros_like(windows) for _ in range(3))
+    blend = Blend(windows.shape)
     for window, piece in zip(uses.window.tolist(), uses.piece.tolist(), strict=True):
-        own, begin = found[piece], int(pieces.begin[piece] - starts[window])
-        at = (window, slice(begin, begin + len(own.mean)))
-        share = fade(len(own.mean))
-        total[at] += share
-        first[at] += share * own.mean
-        second[at] += share * (own.scale**2 + own.mean**2)
-    mean = np.where(total > 0, first / np.maximum(total, 1.0), windows)
-    open_ = np.where(total > 0, second / np.maximum(total, 1.0) - mean**2, np.inf)
-    scale = np.sqrt(np.maximum(open_, 0.0))
-    return _certain(filling, Margins(mean, scale), windows, seen)
+        blend.add(window, int(pieces.begin[piece] - starts[window]), found[piece])
+    blended = blend.margins(windows)
+    blended = blended._replace(scale=filling.widening * blended.scale)
+    return _certain(filling, blended, windows, seen)
+
+
+def rows_inside(starts: Int, ends: Int) -> Mask:
+    """Tell the rows of each window from those that only longer ones have, ``(N, W, 1)``."""
+    lengths = ends - starts
+    width = max(int(lengths.max(initial=1)), 1)
+    inside: Mask = (np.arange(width) < lengths[:, None])[..., None]
+    return inside
 
 
 def _certain(filling: JointFilling, found: Margins, values: Array, mask: Mask) -> Shown:

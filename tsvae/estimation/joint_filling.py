@@ -16,7 +16,7 @@ from tsvae.models.joint_filling import fill_hidden
 from tsvae.panel import PanelIndex, gather
 from tsvae.panel.clock import Clock, clock_from_dict
 
-__all__ = ["OVERLAP", "WIDTH", "JointFilling", "Margins", "Pieces", "fade", "phases_of"]
+__all__ = ["OVERLAP", "WIDTH", "Blend", "JointFilling", "Margins", "Pieces", "phases_of"]
 
 Array = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -110,16 +110,12 @@ class JointFilling:
         some rows and fade into each other, so that none ends abruptly.
         """
         pieces = _pieces(wanted, min(WIDTH, values.shape[1]))
-        total, first, second = (np.zeros_like(values, dtype=np.float64) for _ in range(3))
+        blend = Blend(values.shape)
         for piece, own in enumerate(self.fill_pieces(values, mask, phase, pieces, **options)):
-            at = (pieces.series[piece], slice(pieces.begin[piece], pieces.stop[piece]))
-            share = fade(len(own.mean))
-            total[at] += share
-            first[at] += share * own.mean
-            second[at] += share * (own.scale**2 + own.mean**2)
-        mean = np.where(total > 0, first / np.maximum(total, 1), values)
-        spread = np.maximum(second / np.maximum(total, 1) - mean**2, 0.0)
-        return Margins(mean, self.widening * np.sqrt(np.where(mask, 0.0, spread)))
+            blend.add(int(pieces.series[piece]), int(pieces.begin[piece]), own)
+        found = blend.margins(values)
+        known = mask | ~blend.covered
+        return Margins(found.mean, self.widening * np.where(known, 0.0, found.scale))
 
     def fill_pieces(
         self, values: Array, mask: Mask, phase: Int | None, pieces: Pieces, **options: int
@@ -172,10 +168,39 @@ class JointFilling:
         )
 
 
-def fade(rows: int) -> Array:
-    """Weights of the rows of a piece beside those of its neighbours ``(rows, 1)``."""
-    rise = np.arange(1, rows + 1)
-    return np.minimum(np.minimum(rise, rise[::-1]), OVERLAP)[:, None].astype(float)
+class Blend:
+    """Pieces that fade into each other where they overlap.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (B, T, F), of what they make up.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.total, self.first, self.second = (np.zeros(shape) for _ in range(3))
+
+    @property
+    def covered(self) -> Mask:
+        """Entries in any piece."""
+        return np.asarray(self.total > 0)
+
+    def add(self, series: int, begin: int, piece: Margins) -> None:
+        """Add a piece whose first row is ``begin``."""
+        rows = len(piece.mean)
+        rise = np.arange(1, rows + 1)
+        share = np.minimum(np.minimum(rise, rise[::-1]), OVERLAP)[:, None]
+        at = (series, slice(begin, begin + rows))
+        self.total[at] += share
+        self.first[at] += share * piece.mean
+        self.second[at] += share * (piece.scale**2 + piece.mean**2)
+
+    def margins(self, values: Array) -> Margins:
+        """Mixtures of the pieces; ``values`` with infinite scale where there is none."""
+        total = np.maximum(self.total, 1.0)
+        mean = np.where(self.covered, self.first / total, values)
+        spread = np.sqrt(np.maximum(self.second / total - mean**2, 0.0))
+        return Margins(mean, np.where(self.covered, spread, np.inf))
 
 
 def phases_of(index: PanelIndex, clock: Clock | None, n_phases: int) -> Int | None:
