@@ -75,7 +75,9 @@ def test_long_windows_are_about_what_one_piece_would_give(case, monkeypatch):
     np.testing.assert_allclose(shown.values[filled], whole.values[filled], atol=0.02)
 
 
-def test_windows_together_are_windows_alone(case):
+@pytest.mark.parametrize("at_once", [10_000_000, 3 * 700 * 3])
+def test_windows_together_are_windows_alone(case, monkeypatch, at_once):
+    monkeypatch.setattr(history_filling, "_ENTRIES_AT_ONCE", at_once)
     filling, values, mask, index = case
     pairs = [(0, 300), (5, 305), (100, 612), (101, 613), (300, 340), (0, 700), (699, 700)]
     together = fill_histories(filling, values, mask, index, *windows(*pairs))

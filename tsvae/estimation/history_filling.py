@@ -33,6 +33,7 @@ Int = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 _MOST_OPEN = 0.8  # of a variable's variance, in an entry that counts as filled
+_ENTRIES_AT_ONCE = 10_000_000  # of windows that are filled together
 _NORMAL = {"steps": 0}  # innovations: a third of the time of heavy tails, as good a forecast
 
 
@@ -106,17 +107,30 @@ def fill_histories(
     """
     inside = rows_inside(starts, ends)
     width = inside.shape[1]
-    windows = gather(values, series, starts, width) * inside
-    seen = gather(mask, series, starts, width) & inside
-    pieces, uses = _share_pieces(~mask, np.asarray(index.starts), series, starts, ends)
+    known = gather(mask, series, starts, width) & inside
+    filled = gather(values, series, starts, width) * inside
     phase = phases_of(index, filling.clock, filling.fit.n_phases)
-    found = list(filling.fill_pieces(values, mask, phase, pieces, **_NORMAL))
+    at_once = max(1, _ENTRIES_AT_ONCE // (width * values.shape[-1]))
+    for first in range(0, len(series), at_once):
+        some = slice(first, first + at_once)
+        pieces, uses = _share_pieces(
+            ~mask, np.asarray(index.starts), series[some], starts[some], ends[some]
+        )
+        found = list(filling.fill_pieces(values, mask, phase, pieces, **_NORMAL))
+        blended = _blend(found, pieces, uses, starts[some], filled[some])
+        blended = blended._replace(scale=filling.widening * blended.scale)
+        filled[some], known[some] = _certain(filling, blended, filled[some], known[some])
+    return Shown(filled, known)
+
+
+def _blend(
+    found: list[Margins], pieces: Pieces, uses: _Uses, starts: Int, windows: Array
+) -> Margins:
+    """Put pieces where the windows have them."""
     blend = Blend(windows.shape)
     for window, piece in zip(uses.window.tolist(), uses.piece.tolist(), strict=True):
         blend.add(window, int(pieces.begin[piece] - starts[window]), found[piece])
-    blended = blend.margins(windows)
-    blended = blended._replace(scale=filling.widening * blended.scale)
-    return _certain(filling, blended, windows, seen)
+    return blend.margins(windows)
 
 
 def rows_inside(starts: Int, ends: Int) -> Mask:
