@@ -61,7 +61,10 @@ def test_a_short_window_is_filled_as_one_piece(case):
     )
     np.testing.assert_allclose(shown.values[shown.known], found.mean.numpy()[shown.known])
     np.testing.assert_array_equal(shown.values[mask[one]], values[one][mask[one]])
-    sure = found.variance.sqrt().numpy() <= np.sqrt(0.8) * filling.fit.scale.numpy()
+    sure = (
+        found.variance.sqrt().numpy()
+        <= np.sqrt(history_filling._MOST_OPEN) * filling.fit.scale.numpy()
+    )
     np.testing.assert_array_equal(shown.known, sure)  # something is seen in its last row
 
 

@@ -32,7 +32,7 @@ Array = NDArray[np.float64]
 Int = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-_MOST_OPEN = 0.8  # of a variable's variance, in an entry that counts as filled
+_MOST_OPEN = 0.65  # of a variable's variance, in an entry that counts as filled
 _ENTRIES_AT_ONCE = 10_000_000  # of windows that are filled together
 _NORMAL = {"steps": 0}  # innovations: a third of the time of heavy tails, as good a forecast
 
