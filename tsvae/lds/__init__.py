@@ -29,12 +29,10 @@ from tsvae.lds.natural import (
     Expectations,
     FactorSize,
     expectations_from_standard,
-    natural_expectations,
-    natural_kl,
-    natural_terms,
     standard_from_unconstrained,
     unconstrained_from_standard,
 )
+from tsvae.lds.natural_gradient import natural_expectations, natural_kl, natural_terms
 from tsvae.lds.parameterisation import DynamicsPosterior, LinearDynamicsPosterior
 from tsvae.lds.parameters import Excess, LDSParameters, make_parameters, stabilize, to_dense
 from tsvae.lds.potentials import (

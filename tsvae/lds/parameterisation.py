@@ -14,12 +14,15 @@ from tsvae.lds.natural import (
     FactorSize,
     expectations_from_standard,
     free_from_root,
-    natural_expectations,
-    natural_kl,
-    natural_terms,
     root_from_free,
     standard_from_unconstrained,
     unconstrained_from_standard,
+)
+from tsvae.lds.natural_gradient import (
+    kl_constant,
+    natural_expectations,
+    natural_kl,
+    natural_terms,
 )
 from tsvae.lds.parameters import LDSParameters, make_parameters, stabilize
 from tsvae.lds.priors import (
@@ -103,6 +106,9 @@ class LinearDynamicsPosterior(nn.Module):
     torch.Size([2, 2, 2])
     """
 
+    kl_initial_constant: Tensor
+    kl_transition_constant: Tensor
+
     def __init__(
         self,
         latent_dim: int,
@@ -134,6 +140,7 @@ class LinearDynamicsPosterior(nn.Module):
         ):
             for name, value in factor._asdict().items():
                 self.register_buffer(f"prior_{side}_{name}", value, persistent=False)
+            self.register_buffer(f"kl_{side}_constant", kl_constant(factor), persistent=False)
         start = self._default_start() if start is None else start
         free = self._free_from(start, strength)
         self.initial_factor = nn.Parameter(free[0])
@@ -161,6 +168,14 @@ class LinearDynamicsPosterior(nn.Module):
     def prior_transition(self) -> MNIW:
         """Prior of ([A B b], Q)."""
         return MNIW(*(getattr(self, f"prior_transition_{name}") for name in MNIW._fields))
+
+    @property
+    def _initial(self) -> tuple[Tensor, FactorSize, MNIW]:
+        return self.initial_factor, self.initial_size, self.prior_initial
+
+    @property
+    def _transition(self) -> tuple[Tensor, FactorSize, MNIW]:
+        return self.transition_factor, self.transition_size, self.prior_transition
 
     def natural_parameters(self) -> list[nn.Parameter]:
         """List the parameters whose ``grad`` is a natural direction (none unless "natural")."""
@@ -196,10 +211,8 @@ class LinearDynamicsPosterior(nn.Module):
         """Parameters for inference and ``kl()``, at the price of little more than one of them."""
         if self.posterior != "natural":
             return ThetaTerms(self.parameters_for_inference(), self.kl())
-        initial = natural_terms(self.initial_factor, self.initial_size, self.prior_initial)
-        transition = natural_terms(
-            self.transition_factor, self.transition_size, self.prior_transition
-        )
+        initial = natural_terms(*self._initial, self.kl_initial_constant)
+        transition = natural_terms(*self._transition, self.kl_transition_constant)
         params = parameters_from_expectations(initial.expectations, transition.expectations)
         return ThetaTerms(params, initial.kl + transition.kl)
 
@@ -256,9 +269,8 @@ class LinearDynamicsPosterior(nn.Module):
     def kl(self) -> Tensor:
         """KL(q(theta) || p(theta)), a scalar; minus the log prior density for a point estimate."""
         if self.posterior == "natural":
-            return natural_kl(
-                self.initial_factor, self.initial_size, self.prior_initial
-            ) + natural_kl(self.transition_factor, self.transition_size, self.prior_transition)
+            initial = natural_kl(*self._initial, self.kl_initial_constant)
+            return initial + natural_kl(*self._transition, self.kl_transition_constant)
         if self.posterior == "gradient":
             q = self.standard()
             first = kl_divergence(q.initial.as_mniw(), self.prior_initial).sum()
