@@ -8,6 +8,7 @@ import torch
 
 from tsvae import lds
 from tsvae.lds import filtering
+from tsvae.lds.short_draws import draw_short_chains
 from tsvae.models import SVAE
 
 pytestmark = pytest.mark.gpu
@@ -58,6 +59,23 @@ def test_inference_is_the_same(oracle, monkeypatch, way, size, sharing):
     for here, there in zip(
         outcome(params, potentials, "cpu"), outcome(params, potentials, "cuda"), strict=True
     ):
+        torch.testing.assert_close(there, here, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("sharing", ["shared", "own"])
+def test_draws_of_short_chains_are_the_same(oracle, sharing):
+    rng = np.random.default_rng(0)
+    params = oracle.random_system(rng, 2, 2)
+    potentials = oracle.random_potentials(rng, "diagonal", sharing, 4, 20, 2, 2)
+    noise = torch.from_numpy(rng.normal(size=(3, *potentials.linear.shape)))
+    found = []
+    for device in ("cpu", "cuda"):
+        given = moved((params, potentials), device)
+        results = draw_short_chains(given[0], given[1].linear, given[1].precision, noise.to(device))
+        total = sum(part.square().sum() for part in results)
+        grads = torch.autograd.grad(total, leaves(given), allow_unused=True, materialize_grads=True)
+        found.append([part.detach().cpu() for part in (*results, *grads)])
+    for here, there in zip(*found, strict=True):
         torch.testing.assert_close(there, here, rtol=1e-8, atol=1e-8)
 
 

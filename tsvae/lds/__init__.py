@@ -15,6 +15,7 @@ torch.Size([1, 5, 2])
 
 from __future__ import annotations
 
+from tsvae.lds.drawing import StateDraws, draw_states
 from tsvae.lds.expected import expected_parameters, parameters_from_expectations
 from tsvae.lds.filter_result import (
     ChainExcess,
@@ -91,12 +92,14 @@ __all__ = [
     "RegressionStatistics",
     "SmootherResult",
     "StateAt",
+    "StateDraws",
     "UniquePatterns",
     "backward_conditionals",
     "block_precision",
     "chain_lengths",
     "combine",
     "conjugate_update",
+    "draw_states",
     "emission_potentials",
     "expectations_from_standard",
     "expected_parameters",

@@ -18,6 +18,7 @@ from torch import Tensor
 from tsvae.lds import Potentials
 
 __all__ = [
+    "DrawnStates",
     "GraphicalModel",
     "State",
     "StateForecast",
@@ -58,6 +59,24 @@ class StatePosterior(NamedTuple):
     draws: Tensor | None = None
 
 
+class DrawnStates(NamedTuple):
+    """What the evidence lower bound asks of the states.
+
+    Attributes
+    ----------
+    draws : Tensor (S, B, T, D)
+        Joint samples of the posterior.
+    local_kl : Tensor (B,)
+        As in ``StatePosterior``.
+    prior_kl : Tensor ()
+        What ``prior_kl()`` would give.
+    """
+
+    draws: Tensor
+    local_kl: Tensor
+    prior_kl: Tensor
+
+
 class State(NamedTuple):
     """Distribution of one latent state of N chains.
 
@@ -88,7 +107,8 @@ class GraphicalModel(Protocol):
     """What a structured VAE needs of its graphical model (a ``torch.nn.Module``).
 
     Optional: ``infer_and_sample(potentials, n_samples, generator, inputs, lengths)``, which gives
-    the result of ``infer`` with ``draws`` where both together are cheaper than apart.
+    the result of ``infer`` with ``draws`` where both together are cheaper than apart; and ``draw``
+    with the same arguments, which gives ``DrawnStates`` and no more.
     """
 
     latent_dim: int

@@ -15,6 +15,7 @@ from tsvae.lds import (
     LinearDynamicsPosterior,
     Potentials,
     block_precision,
+    draw_states,
     filter_states,
     final_state,
     forecast_states,
@@ -25,7 +26,13 @@ from tsvae.lds import (
     smooth,
 )
 from tsvae.lds.linalg import identity_like, safe_cholesky
-from tsvae.models.graphical import State, StateForecast, StatePosterior, register_graphical_model
+from tsvae.models.graphical import (
+    DrawnStates,
+    State,
+    StateForecast,
+    StatePosterior,
+    register_graphical_model,
+)
 
 __all__ = ["LinearDynamics"]
 
@@ -152,6 +159,19 @@ class LinearDynamics(nn.Module):
         draws = sample_posterior(terms.params, filtered, generator, n_samples)
         posterior = _posterior(terms.params, filtered)
         return posterior._replace(prior_kl=terms.kl, draws=draws)
+
+    def draw(
+        self,
+        potentials: Potentials,
+        n_samples: int,
+        generator: torch.Generator,
+        inputs: Tensor | None = None,
+        lengths: Tensor | None = None,
+    ) -> DrawnStates:
+        """Joint samples, the local KL and that of the parameters: all that the ELBO needs."""
+        terms = self.theta.terms()
+        found = draw_states(terms.params, potentials, generator, n_samples, inputs, lengths)
+        return DrawnStates(found.draws, found.local_kl, terms.kl)
 
     def infer_detached(
         self, potentials: Potentials, inputs: Tensor | None = None, lengths: Tensor | None = None

@@ -25,12 +25,12 @@ from torch import Tensor, nn
 
 from tsvae.lds import Potentials, chain_lengths, unique_patterns
 from tsvae.models.coupling import StateCoupling
-from tsvae.models.graphical import StatePosterior, get_graphical_model
+from tsvae.models.graphical import DrawnStates, StatePosterior, get_graphical_model
 from tsvae.models.readout import linear_readout
 from tsvae.models.smoothing_readout import SmoothingReadout
 from tsvae.models.views import Frame, Window, fold_channels, window_level
 from tsvae.nn import DenseNet, SigmaDecoder, SigmaEncoder, masked_log_prob
-from tsvae.nn.masking import zero_where_missing
+from tsvae.nn.masking import count_true, zero_where_missing
 from tsvae.training import BetaSchedule, LossResult
 
 __all__ = ["SVAE"]
@@ -242,7 +242,7 @@ class SVAE(nn.Module):
         target: Tensor | None = None,
     ) -> Window:
         """Bring a batch to residuals, variables folded into the batch if channel-wise."""
-        known = visible if target is None else visible | target
+        known = visible if target is None or target is visible else visible | target
         residual = x if isinstance(effect, float) else x - effect
         if self.level_entries:
             residual = residual - frame.level
@@ -315,7 +315,8 @@ class SVAE(nn.Module):
         if self.elbo_weight:
             part = self._elbo_part(window, potentials)
             posterior = self._posterior(*part, generator)
-            filtered = posterior.detail if part[0] is window else None
+            if part[0] is window and isinstance(posterior, StatePosterior):
+                filtered = posterior.detail
             terms = self._elbo_terms(part[0], posterior, generator)
             kl = terms.local_kl + terms.prior_kl
             objective = self.elbo_weight * (terms.reconstruction + log_scale + beta * kl)
@@ -326,7 +327,7 @@ class SVAE(nn.Module):
             loss = self._forecast_term(window, potentials, filtered, generator) + log_scale
             objective = objective + self.forecast_weight * loss
             diagnostics["forecast"] = loss.detach()
-        diagnostics["weight"] = window.target.sum().detach().to(window.x.dtype)
+        diagnostics["weight"] = count_true(window.target).to(window.x.dtype)
         return LossResult(objective, diagnostics)
 
     def _elbo_part(self, window: Window, potentials: Potentials) -> tuple[Window, Potentials]:
@@ -360,18 +361,20 @@ class SVAE(nn.Module):
         if "score_from" in batch:
             clock = torch.arange(x.shape[1], device=x.device)
             target = mask & (clock >= batch["score_from"][:, None])[..., None]
-        window = self.window(x, visible, inputs, frame, effect, target | mask)
+        window = self.window(x, visible, inputs, frame, effect, mask)
         folded = fold_channels(target) if self.channelwise else target
-        count = target.sum(dim=(0, 1))
+        count = count_true(target, dim=(0, 1))
         log_scale = (count * self.log_scale).sum() / count.sum().clamp_min(1)
         return window._replace(target=folded), log_scale
 
     def _posterior(
         self, window: Window, potentials: Potentials, generator: torch.Generator
-    ) -> StatePosterior:
-        together = getattr(self.dynamics, "infer_and_sample", None)
-        if together is not None and not (self.closed_form or self.drop_correction):
-            joined: StatePosterior = together(
+    ) -> StatePosterior | DrawnStates:
+        sampled = not (self.closed_form or self.drop_correction)
+        name = "infer_and_sample" if self.forecast_weight else "draw"
+        together = getattr(self.dynamics, name, None)
+        if together is not None and sampled:
+            joined: StatePosterior | DrawnStates = together(
                 potentials, self.n_samples, generator, window.inputs, window.lengths
             )
             return joined
@@ -389,14 +392,19 @@ class SVAE(nn.Module):
         return self.dynamics.filter(potentials, window.inputs, window.lengths)
 
     def _elbo_terms(
-        self, window: Window, posterior: StatePosterior, generator: torch.Generator
+        self,
+        window: Window,
+        posterior: StatePosterior | DrawnStates,
+        generator: torch.Generator,
     ) -> _Terms:
-        n_values = window.target.sum().clamp_min(1)
+        n_values = count_true(window.target).clamp_min(1)
         if self.closed_form:
+            assert isinstance(posterior, StatePosterior)
             log_prob = self._expected_log_prob(window, posterior)
         else:
             z = posterior.draws
             if z is None:
+                assert isinstance(posterior, StatePosterior)
                 z = self.dynamics.sample(posterior, self.n_samples, generator)
             likelihood, params = self.decoder.likelihood, self.decoder(z)
             log_prob = masked_log_prob(likelihood, window.x, params, window.target)

@@ -1,0 +1,88 @@
+"""What training on the evidence lower bound asks of the states: draws and their divergence."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tsvae.lds.filtering import filter_states
+from tsvae.lds.parameters import LDSParameters
+from tsvae.lds.potentials import Potentials
+from tsvae.lds.sampling import sample_posterior
+from tsvae.lds.short_draws import LONGEST_CHAIN, MOST_CHAINS, draw_short_chains
+from tsvae.lds.smoothing import local_kl, smooth
+
+
+class StateDraws(NamedTuple):
+    """Joint samples of the states and their local KL.
+
+    Attributes
+    ----------
+    draws : Tensor (S, B, T, D)
+    local_kl : Tensor (B,)
+    """
+
+    draws: Tensor
+    local_kl: Tensor
+
+
+def draw_states(
+    params: LDSParameters,
+    potentials: Potentials,
+    generator: torch.Generator,
+    n_samples: int = 1,
+    inputs: Tensor | None = None,
+    lengths: Tensor | None = None,
+) -> StateDraws:
+    """Draw state paths from the posterior q(z), and compute its divergence from the prior.
+
+    Parameters
+    ----------
+    params : LDSParameters
+    potentials : Potentials
+    generator : torch.Generator
+    n_samples : int, default=1
+        S.
+    inputs : Tensor (B, T, U), optional
+        As for ``filter_states``.
+    lengths : Tensor (B,) long, optional
+        As for ``filter_states``.
+
+    Returns
+    -------
+    StateDraws
+
+    Examples
+    --------
+    >>> from tsvae.lds import make_parameters
+    >>> params = make_parameters(0.9 * torch.eye(2), torch.eye(2))
+    >>> seen = Potentials(torch.zeros(3, 5, 2), torch.ones(1, 5, 2))
+    >>> draw_states(params, seen, torch.Generator().manual_seed(0)).draws.shape
+    torch.Size([1, 3, 5, 2])
+    """
+    if _are_short(params, potentials, lengths):
+        like = potentials.linear
+        shape = (n_samples, *like.shape)
+        noise = torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
+        return StateDraws(*draw_short_chains(params, like, potentials.precision, noise))
+    filtered = filter_states(params, potentials, inputs, lengths)
+    draws = sample_posterior(params, filtered, generator, n_samples)
+    return StateDraws(draws, local_kl(params, filtered, smooth(params, filtered)))
+
+
+def _are_short(params: LDSParameters, potentials: Potentials, lengths: Tensor | None) -> bool:
+    """Whether chains are short, complete and without inputs, their potentials diagonal."""
+    linear, precision = potentials.linear, potentials.precision
+    n_series, n_steps = linear.shape[:2]
+    if params.n_inputs or potentials.pattern is not None or precision.ndim != 3:
+        return False
+    if n_steps * params.group_size > LONGEST_CHAIN or linear.device.type == "mps":
+        return False
+    if params.n_groups * precision.shape[0] > MOST_CHAINS or precision.shape[0] not in (
+        1,
+        n_series,
+    ):
+        return False
+    return lengths is None or bool((lengths == n_steps).all())
