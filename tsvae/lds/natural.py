@@ -83,13 +83,13 @@ def root_from_free(free: Tensor, size: int) -> Tensor:
     if size == 1:
         return diagonal.unsqueeze(-1)
     below = free.new_zeros(*free.shape[:-1], size * size)
-    below = below.index_copy(-1, strictly_below(size, free.device), free[..., size:])
+    below = below.index_copy(-1, _strictly_below(size, free.device), free[..., size:])
     unit = below.unflatten(-1, (size, size)) + torch.eye(size, dtype=free.dtype, device=free.device)
     return unit * diagonal.unsqueeze(-2)
 
 
 @lru_cache(maxsize=64)
-def strictly_below(size: int, device: torch.device) -> Tensor:
+def _strictly_below(size: int, device: torch.device) -> Tensor:
     """Flat positions of the entries of a square matrix below its diagonal."""
     row, column = torch.tril_indices(size, size, offset=-1, device=device)
     return row * size + column
@@ -100,7 +100,7 @@ def free_from_root(root: Tensor) -> Tensor:
     size = root.shape[-1]
     diagonal = root.diagonal(dim1=-2, dim2=-1)
     unit = (root / diagonal.unsqueeze(-2)).flatten(-2)
-    below = unit.index_select(-1, strictly_below(size, root.device))
+    below = unit.index_select(-1, _strictly_below(size, root.device))
     return torch.cat((diagonal.log(), below), dim=-1)
 
 

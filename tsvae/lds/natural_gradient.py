@@ -35,6 +35,9 @@ and for the KL to the prior, where :math:`\nabla_t KL = \eta - \eta_0` exactly, 
 Their sum in the coordinates xi is what ``backward`` returns as the gradient of xi. Plain descent
 with step rho on xi is the conjugate update :math:`\eta \leftarrow \eta - \rho\nabla_t L` to first
 order.
+
+Factors hold a few numbers each: calls, not arithmetic, make the price, so this room works on the
+host in numpy, in float64, whatever device the states are on.
 """
 
 from __future__ import annotations
@@ -42,13 +45,53 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import special
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tsvae.lds.linalg import log_det_positive, symmetrize
-from tsvae.lds.natural import LOG_LIMIT, Expectations, FactorSize, strictly_below
+from tsvae.lds.natural import LOG_LIMIT, Expectations, FactorSize
 from tsvae.lds.priors import MNIW
+
+Array = NDArray[Any]
+
+
+class PriorFactor(NamedTuple):
+    """A prior on the host, in float64.
+
+    Attributes
+    ----------
+    scale, degrees_of_freedom, mean, precision : ndarray
+        As in ``MNIW``.
+    constant : float
+        Part of the KL that depends on the prior alone, summed over groups.
+    """
+
+    scale: Array
+    degrees_of_freedom: Array
+    mean: Array
+    precision: Array
+    constant: float
+
+
+def prior_factor(prior: MNIW) -> PriorFactor:
+    """Bring a prior to the host.
+
+    Parameters
+    ----------
+    prior : MNIW
+
+    Returns
+    -------
+    PriorFactor
+    """
+    scale, degrees, mean, precision = (_host(part) for part in prior)
+    k, n = mean.shape[-2:]
+    gammas = special.gammaln(0.5 * (degrees[:, None] - np.arange(k))).sum()
+    logs = k * (n + np.linalg.slogdet(precision)[1]) + degrees * np.linalg.slogdet(scale)[1]
+    return PriorFactor(scale, degrees, mean, precision, float(gammas - 0.5 * logs.sum()))
 
 
 class NaturalTerms(NamedTuple):
@@ -58,9 +101,7 @@ class NaturalTerms(NamedTuple):
     kl: Tensor
 
 
-def natural_terms(
-    xi: Tensor, size: FactorSize, prior: MNIW, constant: Tensor | None = None
-) -> NaturalTerms:
+def natural_terms(xi: Tensor, size: FactorSize, prior: PriorFactor) -> NaturalTerms:
     """Phi and KL of a factor; ``backward`` yields the natural direction of both at once.
 
     Parameters
@@ -69,18 +110,14 @@ def natural_terms(
         Unconstrained factor.
     size : FactorSize
         K and L.
-    prior : MNIW
+    prior : PriorFactor
         Constant.
-    constant : Tensor, optional
-        ``kl_constant(prior)``, if at hand.
 
     Returns
     -------
     NaturalTerms
     """
-    if constant is None:
-        constant = kl_constant(prior)
-    *phi, kl = _NaturalTerms.apply(xi, size, prior, constant)  # type: ignore[no-untyped-call]
+    *phi, kl = _NaturalTerms.apply(xi, size, prior)  # type: ignore[no-untyped-call]
     return NaturalTerms(Expectations(*phi), kl)
 
 
@@ -96,11 +133,11 @@ def natural_expectations(xi: Tensor, size: FactorSize) -> Expectations:
     -------
     Expectations
     """
-    found = _NaturalTerms.apply(xi, size, None, None)  # type: ignore[no-untyped-call]
+    found = _NaturalTerms.apply(xi, size, None)  # type: ignore[no-untyped-call]
     return Expectations(*found[:4])
 
 
-def natural_kl(xi: Tensor, size: FactorSize, prior: MNIW, constant: Tensor | None = None) -> Tensor:
+def natural_kl(xi: Tensor, size: FactorSize, prior: PriorFactor) -> Tensor:
     """KL to the prior, summed over groups; natural direction ``eta - eta_0`` in ``backward``.
 
     Parameters
@@ -109,41 +146,24 @@ def natural_kl(xi: Tensor, size: FactorSize, prior: MNIW, constant: Tensor | Non
         Unconstrained factor.
     size : FactorSize
         K and L.
-    prior : MNIW
+    prior : PriorFactor
         Constant.
-    constant : Tensor, optional
-        ``kl_constant(prior)``, if at hand.
 
     Returns
     -------
     Tensor
         A scalar, in nats.
     """
-    return natural_terms(xi, size, prior, constant).kl
+    return natural_terms(xi, size, prior).kl
 
 
-def kl_constant(prior: MNIW) -> Tensor:
-    """Part of the KL that depends on the prior alone, summed over groups: a float64 scalar.
-
-    Parameters
-    ----------
-    prior : MNIW
-
-    Returns
-    -------
-    Tensor
-    """
-    scale, degrees, _, precision = (_wide(part) for part in prior)
-    k, n = prior.mean.shape[-2:]
-    order = torch.arange(k, dtype=degrees.dtype, device=degrees.device)
-    gammas = torch.lgamma(0.5 * (degrees.unsqueeze(-1) - order)).sum(-1)
-    logs = k * (n + log_det_positive(precision)) + degrees * log_det_positive(scale)
-    return (gammas - 0.5 * logs).sum()
+def _host(tensor: Tensor) -> Array:
+    array: Array = tensor.detach().cpu().double().numpy()
+    return array
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    """Float64 where the device has it: these sums are small and their differences matter."""
-    return tensor if tensor.device.type == "mps" else tensor.double()
+def _sent(array: Array, like: Tensor) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(like)
 
 
 class _Arrangement(NamedTuple):
@@ -151,83 +171,99 @@ class _Arrangement(NamedTuple):
 
     Attributes
     ----------
-    logs : Tensor (K + L + 1,)
+    logs : ndarray (K + L + 1,)
         Log-diagonals of S and V, log(nu - (K - 1)).
-    units : Tensor (K K + L L,)
-        Unit lower-triangular factors, in xi followed by a zero and a one.
-    ends : Tensor (1, 2)
-        That zero and one.
-    eyes, belows : tuple of Tensor (K, K), (L, L)
-        Identities; ones below the diagonal.
-    half_order : Tensor (K,)
-        0, 1/2, ..., (K - 1) / 2.
+    units : tuple of ndarray (K, K), (L, L)
+        Unit lower-triangular factors of S and V, in xi followed by a zero and a one.
+    belows : tuple of ndarray
+        Flat positions in such a factor of the entries below the diagonal.
     """
 
-    logs: Tensor
-    units: Tensor
-    ends: Tensor
-    eyes: tuple[Tensor, Tensor]
-    belows: tuple[Tensor, Tensor]
-    half_order: Tensor
+    logs: Array
+    units: tuple[Array, Array]
+    belows: tuple[Array, Array]
 
 
 @lru_cache(maxsize=64)
-def _arrangement(size: FactorSize, dtype: torch.dtype, device: torch.device) -> _Arrangement:
+def _arrangement(size: FactorSize) -> _Arrangement:
     k, n = size
     scale, rows = k * n, k * n + k * (k + 1) // 2
     zero = size.n_free
-    logs = [*range(scale, scale + k), *range(rows, rows + n), zero - 1]
-    units = []
+    units, belows = [], []
     for width, start in ((k, scale), (n, rows)):
-        unit = torch.full((width * width,), zero)
-        unit[:: width + 1] = zero + 1
-        below = strictly_below(width, torch.device("cpu"))
-        unit[below] = start + width + torch.arange(len(below))
+        unit = np.full((width, width), zero)
+        np.fill_diagonal(unit, zero + 1)
+        row, column = np.tril_indices(width, -1)
+        unit[row, column] = start + width + np.arange(len(row))
         units.append(unit)
-    like = torch.ones(0, dtype=dtype, device=device)
-    eyes = tuple(torch.eye(width).to(like) for width in size)
-    return _Arrangement(
-        torch.tensor(logs, device=device),
-        torch.cat(units).to(device),
-        torch.tensor([[0.0, 1.0]]).to(like),
-        (eyes[0], eyes[1]),
-        (torch.ones(k, k).tril(-1).to(like), torch.ones(n, n).tril(-1).to(like)),
-        torch.arange(k).to(like) / 2,
-    )
+        belows.append(row * width + column)
+    logs = np.array([*range(scale, scale + k), *range(rows, rows + n), zero - 1])
+    return _Arrangement(logs, (units[0], units[1]), (belows[0], belows[1]))
 
 
-class _Roots(NamedTuple):
-    """A factor: M, Cholesky factors of S and V with their inverses and log-diagonals, and nu."""
+class _Root(NamedTuple):
+    """Cholesky factor of S or V, its inverse and its log-diagonal."""
 
-    mean: Tensor
-    scale: Tensor
-    scale_inverse: Tensor
-    rows: Tensor
-    rows_inverse: Tensor
-    scale_logs: Tensor
-    rows_logs: Tensor
-    degrees: Tensor
+    root: Array
+    inverse: Array
+    logs: Array
 
 
-def _roots(xi: Tensor, size: FactorSize) -> _Roots:
+class _Factor(NamedTuple):
+    """M, roots of S and V, and nu."""
+
+    mean: Array
+    scale: _Root
+    rows: _Root
+    degrees: Array
+
+
+def _factor(xi: Array, size: FactorSize) -> _Factor:
     k, n = size
-    at = _arrangement(size, xi.dtype, xi.device)
-    logs = xi.index_select(-1, at.logs).clamp_(-LOG_LIMIT, LOG_LIMIT)
-    scales = logs.exp().split([k, n, 1], dim=-1)
-    units = torch.cat((xi, at.ends.expand(len(xi), 2)), dim=-1).index_select(-1, at.units)
-    flat = units.split([k * k, n * n], dim=-1)
-    scale, rows = (
-        unit.view(-1, width, width) * diagonal.unsqueeze(-2)
-        for unit, width, diagonal in zip(flat, size, scales, strict=False)
-    )
-    scale_inverse, rows_inverse = (
-        torch.linalg.solve_triangular(root, eye, upper=False)
-        for root, eye in zip((scale, rows), at.eyes, strict=True)
-    )
-    mean = xi[:, : k * n].unflatten(-1, (k, n))
-    scale_logs, rows_logs, _ = logs.split([k, n, 1], dim=-1)
-    degrees = scales[2].squeeze(-1) + (k - 1)
-    return _Roots(mean, scale, scale_inverse, rows, rows_inverse, scale_logs, rows_logs, degrees)
+    at = _arrangement(size)
+    logs = xi[:, at.logs].clip(-LOG_LIMIT, LOG_LIMIT)
+    scales = np.exp(logs)
+    wide = np.concatenate((xi, np.zeros((len(xi), 1)), np.ones((len(xi), 1))), axis=1)
+    roots = []
+    for unit, start, stop in ((at.units[0], 0, k), (at.units[1], k, k + n)):
+        root = wide[:, unit] * scales[:, None, start:stop]
+        roots.append(_Root(root, _inverse_of_lower(root), logs[:, start:stop]))
+    mean = xi[:, : k * n].reshape(-1, k, n)
+    return _Factor(mean, roots[0], roots[1], scales[:, -1] + (k - 1))
+
+
+def _inverse_of_lower(root: Array) -> Array:
+    eye = torch.eye(root.shape[-1], dtype=torch.float64)
+    found: Array = torch.linalg.solve_triangular(torch.from_numpy(root), eye, upper=False).numpy()
+    return found
+
+
+def _gram(left: Array) -> Array:
+    """``left' left`` for every group."""
+    product: Array = left.transpose(0, 2, 1) @ left
+    return product
+
+
+class _Phi(NamedTuple):
+    """``Expectations``, V^-1, and what the KL takes over: (nu - k) / 2 and sums of digammas."""
+
+    expectations: tuple[Array, Array, Array, Array]
+    inverse_rows: Array
+    halves: Array
+    digammas: Array
+
+
+def _phi(factor: _Factor) -> _Phi:
+    k = factor.mean.shape[1]
+    half = 0.5 * factor.degrees
+    halves = half[:, None] - 0.5 * np.arange(k)
+    digammas = special.psi(halves).sum(1)
+    root = factor.scale.root / np.sqrt(factor.degrees)[:, None, None]
+    noise = root @ root.transpose(0, 2, 1)
+    inverse_rows = _gram(factor.rows.inverse)
+    log_det = 0.5 * (digammas - k * np.log(half))
+    phi = (factor.mean, noise, k * inverse_rows, log_det)
+    return _Phi(phi, inverse_rows, halves, digammas)
 
 
 class _Divergence(NamedTuple):
@@ -235,32 +271,30 @@ class _Divergence(NamedTuple):
 
     Attributes
     ----------
-    value : Tensor ()
-    pull, spread : Tensor (G, K, L), (G, K, K)
+    value : float
+    pull, spread : ndarray (G, K, L), (G, K, K)
         ``E V_0`` and ``S_0 + E V_0 E'``.
     """
 
-    value: Tensor
-    pull: Tensor
-    spread: Tensor
+    value: float
+    pull: Array
+    spread: Array
 
 
-def _divergence(
-    roots: _Roots, inverse_rows: Tensor, half_args: Tensor, digammas: Tensor, prior: MNIW
-) -> _Divergence:
-    """``kl_divergence`` less ``kl_constant``, summed over groups, from the factors of q."""
-    k = roots.mean.shape[-2]
-    nu, nu_p = roots.degrees, prior.degrees_of_freedom
-    error = roots.mean - prior.mean
-    pull = error @ prior.precision
-    spread = torch.baddbmm(prior.scale, pull, error.mT)
-    ratio = (inverse_rows * prior.precision).sum((-2, -1))
-    inverse_scale = roots.scale_inverse.mT @ roots.scale_inverse
-    trace = (inverse_scale * spread).sum((-2, -1))
-    logs = k * roots.rows_logs.sum(-1) + nu_p * roots.scale_logs.sum(-1)
-    halves = k * ratio + nu * (trace - k) + (nu - nu_p) * digammas
-    value = 0.5 * halves.sum() + logs.sum() - torch.lgamma(half_args).sum()
-    return _Divergence(value, pull, spread)
+def _divergence(factor: _Factor, phi: _Phi, prior: PriorFactor) -> _Divergence:
+    """``kl_divergence``, summed over groups."""
+    k = factor.mean.shape[1]
+    scale_p, nu_p, mean_p, rows_p, constant = prior
+    nu = factor.degrees
+    error = factor.mean - mean_p
+    pull = error @ rows_p
+    spread = scale_p + pull @ error.transpose(0, 2, 1)
+    ratio = (phi.inverse_rows * rows_p).sum((1, 2))
+    trace = (_gram(factor.scale.inverse) * spread).sum((1, 2))
+    logs = k * factor.rows.logs.sum(1) + nu_p * factor.scale.logs.sum(1)
+    each = 0.5 * (k * ratio + nu * (trace - k) + (nu - nu_p) * phi.digammas) + logs
+    value = constant + each.sum() - special.gammaln(phi.halves).sum()
+    return _Divergence(float(value), pull, spread)
 
 
 class _NaturalTerms(torch.autograd.Function):
@@ -268,69 +302,55 @@ class _NaturalTerms(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, xi: Tensor, size: FactorSize, prior: MNIW | None, constant: Tensor | None
+        ctx: Any, xi: Tensor, size: FactorSize, prior: PriorFactor | None
     ) -> tuple[Tensor | None, ...]:
-        k = size.outcomes
-        roots = _roots(_wide(xi), size)
-        at = _arrangement(size, roots.degrees.dtype, xi.device)
-        half = 0.5 * roots.degrees
-        half_args = half.unsqueeze(-1) - at.half_order
-        digammas = torch.digamma(half_args).sum(-1)
-        noise_root = roots.scale * roots.degrees.rsqrt()[:, None, None]
-        noise = noise_root @ noise_root.mT
-        inverse_rows = roots.rows_inverse.mT @ roots.rows_inverse
-        phi = (roots.mean, noise, k * inverse_rows, 0.5 * (digammas - k * half.log()))
-        outputs = tuple(part.to(xi.dtype) for part in phi)
-        ctx.size, ctx.dtype, ctx.prior = size, xi.dtype, None
+        factor = _factor(_host(xi), size)
+        phi = _phi(factor)
+        outputs = tuple(_sent(part, xi) for part in phi.expectations)
+        ctx.size, ctx.factor, ctx.phi, ctx.prior = size, factor, phi, prior
         ctx.set_materialize_grads(False)
+        ctx.like = xi.detach()
         if prior is None:
-            ctx.save_for_backward(*roots, noise, inverse_rows)
             return *outputs, None
-        ctx.prior = prior = MNIW(*(_wide(part) for part in prior))
-        found = _divergence(roots, inverse_rows, half_args, digammas, prior)
-        ctx.save_for_backward(*roots, noise, inverse_rows, found.pull, found.spread)
-        assert constant is not None
-        return *outputs, (found.value + constant.to(found.value)).to(xi.dtype)
+        ctx.found = _divergence(factor, phi, prior)
+        return *outputs, xi.new_tensor(ctx.found.value)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None, None]:
-        saved = ctx.saved_tensors
-        roots, noise, inverse_rows = _Roots(*saved[:8]), saved[8], saved[9]
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None]:
         direction = _Direction()
-        if any(grad is not None for grad in grads[:4]):
-            given = [None if grad is None else _wide(grad) for grad in grads[:4]]
-            direction.add_expectations(noise, *given)
-        if grads[4] is not None:
-            direction.add_divergence(_wide(grads[4]), roots, noise, ctx.prior, *saved[10:])
-        found = direction.in_coordinates(roots, inverse_rows, ctx.size)
-        return None if found is None else found.to(ctx.dtype), None, None, None
+        given = [None if grad is None else _host(grad) for grad in grads]
+        direction.add_expectations(ctx.phi.expectations[1], *given[:4])
+        if given[4] is not None:
+            direction.add_divergence(given[4], ctx.factor, ctx.phi, ctx.prior, ctx.found)
+        found = direction.in_coordinates(ctx.factor, ctx.phi.inverse_rows, ctx.size)
+        return None if found is None else _sent(found, ctx.like), None, None
 
 
 class _Direction:
     """Sum of directions: ``delta M V``, ``delta S``, ``delta V`` and ``delta nu``; None is zero."""
 
     def __init__(self) -> None:
-        self.pull: Tensor | None = None
-        self.scale: Tensor | None = None
-        self.rows: Tensor | None = None
-        self.degrees: Tensor | None = None
+        self.pull: Array | None = None
+        self.scale: Array | None = None
+        self.rows: Array | None = None
+        self.degrees: Array | None = None
 
     def add_expectations(
         self,
-        noise: Tensor,
-        mean: Tensor | None,
-        covariance: Tensor | None,
-        excess: Tensor | None,
-        log_det: Tensor | None,
+        noise: Array,
+        mean: Array | None,
+        covariance: Array | None,
+        excess: Array | None,
+        log_det: Array | None,
     ) -> None:
         """Natural direction of a loss with these gradients by phi."""
         if mean is not None:
             self.pull = noise @ mean
         if covariance is not None:
-            self.scale = noise @ (covariance + covariance.mT) @ noise
+            self.scale = noise @ (covariance + covariance.transpose(0, 2, 1)) @ noise
         if excess is not None:
-            self.rows = -(excess + excess.mT)
+            self.rows = -(excess + excess.transpose(0, 2, 1))
         if log_det is not None:
             scale = log_det[:, None, None] * noise
             self.scale = scale if self.scale is None else self.scale + scale
@@ -338,60 +358,57 @@ class _Direction:
 
     def add_divergence(
         self,
-        weight: Tensor,
-        roots: _Roots,
-        noise: Tensor,
-        prior: MNIW,
-        pull: Tensor,
-        spread: Tensor,
+        weight: Array,
+        factor: _Factor,
+        phi: _Phi,
+        prior: PriorFactor,
+        found: _Divergence,
     ) -> None:
         """``weight`` times the direction of the KL."""
+        root = factor.rows.root
         parts = (
-            pull,
-            roots.degrees[:, None, None] * noise - spread,
-            torch.baddbmm(prior.precision, roots.rows, roots.rows.mT, beta=-1.0),
-            roots.degrees - prior.degrees_of_freedom,
+            found.pull,
+            factor.degrees[:, None, None] * phi.expectations[1] - found.spread,
+            root @ root.transpose(0, 2, 1) - prior.precision,
+            factor.degrees - prior.degrees_of_freedom,
         )
-        names = ("pull", "scale", "rows", "degrees")
-        for name, part in zip(names, parts, strict=True):
+        for name, part in zip(("pull", "scale", "rows", "degrees"), parts, strict=True):
             own = getattr(self, name)
             setattr(self, name, weight * part if own is None else own + weight * part)
 
     def in_coordinates(
-        self, roots: _Roots, inverse_rows: Tensor, size: FactorSize
-    ) -> Tensor | None:
+        self, factor: _Factor, inverse_rows: Array, size: FactorSize
+    ) -> Array | None:
         """Direction in xi, ``(G, n)``; None if nothing was added."""
         parts = (self.pull, self.scale, self.rows, self.degrees)
         if all(part is None for part in parts):
             return None
-        k = size.outcomes
-        like = (roots.mean, roots.scale, roots.rows, roots.degrees)
+        like = (factor.mean, factor.scale.root, factor.rows.root, factor.degrees)
         pull, scale, rows, degrees = (
-            torch.zeros_like(shape) if part is None else part
+            np.zeros_like(shape) if part is None else part
             for part, shape in zip(parts, like, strict=True)
         )
-        belows = _arrangement(size, scale.dtype, scale.device).belows
-        return torch.cat(
+        at = _arrangement(size)
+        return np.concatenate(
             (
-                (pull @ inverse_rows).flatten(1),
-                *_root_direction(roots.scale, roots.scale_inverse, scale, belows[0]),
-                *_root_direction(roots.rows, roots.rows_inverse, rows, belows[1]),
-                (degrees / (roots.degrees - (k - 1))).unsqueeze(-1),
+                (pull @ inverse_rows).reshape(len(pull), -1),
+                *_root_direction(factor.scale, scale, at.belows[0]),
+                *_root_direction(factor.rows, rows, at.belows[1]),
+                (degrees / (factor.degrees - (size.outcomes - 1)))[:, None],
             ),
-            dim=-1,
+            axis=1,
         )
 
 
-def _root_direction(
-    root: Tensor, inverse: Tensor, change: Tensor, below: Tensor
-) -> tuple[Tensor, Tensor]:
+def _root_direction(root: _Root, change: Array, below: Array) -> tuple[Array, Array]:
     r"""Differential of the free coordinates of a Cholesky factor L for d(LL') = change.
 
     With :math:`X = L^{-1}\,dS\,L^{-T}`: half of X's diagonal for the log-diagonal, and
     :math:`L\,tril(X, -1)` with each column over its own scale for the unit part.
     """
-    inner = symmetrize(inverse @ change @ inverse.mT)
-    scale = root.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)
-    unit = ((root @ (inner * below)) / scale).flatten(1)
-    diagonal = 0.5 * inner.diagonal(dim1=-2, dim2=-1)
-    return diagonal, unit.index_select(-1, strictly_below(root.shape[-1], root.device))
+    inner = root.inverse @ change @ root.inverse.transpose(0, 2, 1)
+    inner = 0.5 * (inner + inner.transpose(0, 2, 1))
+    scale = np.diagonal(root.root, axis1=1, axis2=2)[:, None, :]
+    unit = (root.root @ np.tril(inner, -1)) / scale
+    diagonal = 0.5 * np.diagonal(inner, axis1=1, axis2=2)
+    return diagonal, unit.reshape(len(unit), -1)[:, below]

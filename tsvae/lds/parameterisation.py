@@ -19,10 +19,11 @@ from tsvae.lds.natural import (
     unconstrained_from_standard,
 )
 from tsvae.lds.natural_gradient import (
-    kl_constant,
+    PriorFactor,
     natural_expectations,
     natural_kl,
     natural_terms,
+    prior_factor,
 )
 from tsvae.lds.parameters import LDSParameters, make_parameters, stabilize
 from tsvae.lds.priors import (
@@ -106,9 +107,6 @@ class LinearDynamicsPosterior(nn.Module):
     torch.Size([2, 2, 2])
     """
 
-    kl_initial_constant: Tensor
-    kl_transition_constant: Tensor
-
     def __init__(
         self,
         latent_dim: int,
@@ -140,7 +138,10 @@ class LinearDynamicsPosterior(nn.Module):
         ):
             for name, value in factor._asdict().items():
                 self.register_buffer(f"prior_{side}_{name}", value, persistent=False)
-            self.register_buffer(f"kl_{side}_constant", kl_constant(factor), persistent=False)
+        self._prior_factors = (
+            prior_factor(prior.initial.as_mniw()),
+            prior_factor(prior.transition),
+        )
         start = self._default_start() if start is None else start
         free = self._free_from(start, strength)
         self.initial_factor = nn.Parameter(free[0])
@@ -170,12 +171,12 @@ class LinearDynamicsPosterior(nn.Module):
         return MNIW(*(getattr(self, f"prior_transition_{name}") for name in MNIW._fields))
 
     @property
-    def _initial(self) -> tuple[Tensor, FactorSize, MNIW]:
-        return self.initial_factor, self.initial_size, self.prior_initial
+    def _initial(self) -> tuple[Tensor, FactorSize, PriorFactor]:
+        return self.initial_factor, self.initial_size, self._prior_factors[0]
 
     @property
-    def _transition(self) -> tuple[Tensor, FactorSize, MNIW]:
-        return self.transition_factor, self.transition_size, self.prior_transition
+    def _transition(self) -> tuple[Tensor, FactorSize, PriorFactor]:
+        return self.transition_factor, self.transition_size, self._prior_factors[1]
 
     def natural_parameters(self) -> list[nn.Parameter]:
         """List the parameters whose ``grad`` is a natural direction (none unless "natural")."""
@@ -211,8 +212,8 @@ class LinearDynamicsPosterior(nn.Module):
         """Parameters for inference and ``kl()``, at the price of little more than one of them."""
         if self.posterior != "natural":
             return ThetaTerms(self.parameters_for_inference(), self.kl())
-        initial = natural_terms(*self._initial, self.kl_initial_constant)
-        transition = natural_terms(*self._transition, self.kl_transition_constant)
+        initial = natural_terms(*self._initial)
+        transition = natural_terms(*self._transition)
         params = parameters_from_expectations(initial.expectations, transition.expectations)
         return ThetaTerms(params, initial.kl + transition.kl)
 
@@ -269,8 +270,7 @@ class LinearDynamicsPosterior(nn.Module):
     def kl(self) -> Tensor:
         """KL(q(theta) || p(theta)), a scalar; minus the log prior density for a point estimate."""
         if self.posterior == "natural":
-            initial = natural_kl(*self._initial, self.kl_initial_constant)
-            return initial + natural_kl(*self._transition, self.kl_transition_constant)
+            return natural_kl(*self._initial) + natural_kl(*self._transition)
         if self.posterior == "gradient":
             q = self.standard()
             first = kl_divergence(q.initial.as_mniw(), self.prior_initial).sum()

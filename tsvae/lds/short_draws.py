@@ -35,6 +35,7 @@ from torch.autograd.function import once_differentiable
 
 from tsvae.lds.linalg import safe_cholesky, symmetrize
 from tsvae.lds.parameters import LDSParameters
+from tsvae.lds.short_pass import step_blocks
 
 # Beyond so many numbers T K, or so many matrices G * P, steps in turn are cheaper.
 LONGEST_CHAIN = 64
@@ -91,35 +92,14 @@ class _Given(NamedTuple):
     initial_constant: Tensor | None
 
 
-class _Moves(NamedTuple):
-    """Where blocks of the prior go: indicators of pairs of steps and of steps, float64.
-
-    Attributes
-    ----------
-    pairs : Tensor (T T, 4)
-        Of the blocks Sigma_0^-1, Q^-1, A'Q^-1A + W and -Q^-1A.
-    steps : Tensor (T, 3)
-        Of the first three, and of the vectors that go with them.
-    eye : Tensor (n, n)
-    """
-
-    pairs: Tensor
-    steps: Tensor
-    eye: Tensor
-
-
 @lru_cache(maxsize=32)
-def _moves(n_steps: int, size: int, device: torch.device) -> _Moves:
+def _moves(n_steps: int, device: torch.device) -> Tensor:
+    """Tell at which steps Sigma_0^-1, Q^-1 and A'Q^-1A + W are in H_0: ``(T, 3)`` in float64."""
     first = torch.zeros(n_steps, dtype=torch.float64)
     first[0] = 1.0
     followed = torch.ones_like(first)
     followed[-1] = 0.0
-    steps = torch.stack((first, 1.0 - first, followed), dim=1)
-    diagonal = torch.stack([torch.diag(column) for column in steps.unbind(1)], dim=2)
-    below = torch.diag(torch.ones_like(first)[1:], -1).unsqueeze(2)
-    pairs = torch.cat((diagonal, below), dim=2).flatten(0, 1)
-    eye = torch.eye(n_steps * size, dtype=torch.float64)
-    return _Moves(pairs.to(device), steps.to(device), eye.to(device))
+    return torch.stack((first, 1.0 - first, followed), dim=1).to(device)
 
 
 @lru_cache(maxsize=32)
@@ -138,10 +118,10 @@ class _Prior(NamedTuple):
         Sigma_0^-1, J = Q^-1 and J A.
     drift : Tensor (G, K)
         J b.
-    pairs : Tensor (4, G, K, K)
-        Blocks of H_0, as in ``_Moves``.
+    own : Tensor (3, G, K, K)
+        Blocks on the diagonal of H_0, as in ``_moves``.
     steps : Tensor (3, G, K)
-        Vectors of c.
+        Vectors of c, likewise.
     constant : Tensor ()
         kappa, summed over groups.
     """
@@ -150,7 +130,7 @@ class _Prior(NamedTuple):
     arriving: Tensor
     coupling: Tensor
     drift: Tensor
-    pairs: Tensor
+    own: Tensor
     steps: Tensor
     constant: Tensor
 
@@ -182,7 +162,7 @@ def _prior(given: _Given, n_steps: int) -> _Prior:
         arriving,
         coupling,
         drift,
-        torch.stack((initial, arriving, leaving, -coupling)),
+        torch.stack((initial, arriving, leaving)),
         torch.stack((start, drift, -behind)),
         first + (n_steps - 1) * later,
     )
@@ -214,14 +194,19 @@ class _Draw(torch.autograd.Function):
         given = _Given(*(None if x is None else x.double() for x in params))  # type: ignore[arg-type]
         n_patterns, steps, _ = precision.shape
         groups, size = given.bias.shape
-        moves = _moves(steps, size, linear.device)
+        moves = _moves(steps, linear.device)
         prior = _prior(given, steps)
         h = _rows_in(linear[None], n_patterns, size, torch.float64)
         weight = _rows_in(precision[None], n_patterns, size, torch.float64)
         epsilon = _rows_in(noise, n_patterns, size, torch.float64)
-        root_inverse = _inverse_root(prior.pairs, weight, moves, n_patterns)
-        vectors = (moves.steps @ prior.steps.flatten(1)).view(steps, groups, size)
-        c = vectors.transpose(0, 1).reshape(groups, 1, -1).repeat_interleave(n_patterns, dim=0)
+        root_inverse = _inverse_root(prior, weight, n_patterns)
+        vectors = moves @ prior.steps.flatten(1)
+        c = (
+            vectors.view(steps, groups, size)
+            .transpose(0, 1)
+            .reshape(groups, 1, -1)
+            .repeat_interleave(n_patterns, dim=0)
+        )
         n_samples, rows = noise.shape[0], h.shape[1]
         whitened = torch.bmm(h + c, root_inverse.mT)
         both = torch.bmm(torch.cat((whitened, epsilon), dim=1), root_inverse)
@@ -281,18 +266,23 @@ class _Draw(torch.autograd.Function):
         )
 
 
-def _inverse_root(pairs: Tensor, weight: Tensor, moves: _Moves, n_patterns: int) -> Tensor:
+def _inverse_root(prior: _Prior, weight: Tensor, n_patterns: int) -> Tensor:
     """Inverse of the Cholesky factor of ``H (G P, n, n)``."""
-    _, groups, size, _ = pairs.shape
-    steps = moves.steps.shape[0]
-    blocks = (moves.pairs @ pairs.flatten(1)).view(steps, steps, groups, size, size)
-    h = blocks.permute(2, 0, 3, 1, 4).reshape(groups, steps * size, steps * size)
+    groups, size, _ = prior.initial.shape
+    count = weight.shape[2]
+    steps = count // size
+    h = weight.new_zeros(groups, count, count)
+    own = torch.mm(prior.own.flatten(1).mT, _moves(steps, weight.device).mT)
+    step_blocks(h, steps).copy_(own.view(groups, size, size, steps))
+    step_blocks(h, steps, -1).copy_(prior.coupling.neg().unsqueeze(-1))
     h = h.repeat_interleave(n_patterns, dim=0) if n_patterns > 1 else h
     h.diagonal(dim1=-2, dim2=-1).add_(weight.squeeze(1))
     root, failed = torch.linalg.cholesky_ex(h)
     if bool(failed.any()):
-        root = safe_cholesky(h.tril() + h.tril(-1).mT)
-    return torch.linalg.solve_triangular(root, moves.eye, upper=False)
+        root = safe_cholesky(h + h.tril(-1).mT)
+    eye = torch.zeros_like(h, memory_format=torch.contiguous_format)
+    eye.diagonal(dim1=-2, dim2=-1).fill_(1.0)
+    return torch.linalg.solve_triangular(root, eye, upper=False, out=torch.empty_like(eye))
 
 
 class _Sums(NamedTuple):
@@ -301,9 +291,9 @@ class _Sums(NamedTuple):
     Attributes
     ----------
     own : Tensor (3, G, K, K)
-        Of the first three ``pairs``.
+        Of those on the diagonal.
     crossed : Tensor (G, K, K)
-        Half of that of the fourth, which is in H_0 twice.
+        Half of that of -Q^-1 A, which is in H_0 twice.
     steps : Tensor (3, G, K)
     """
 
@@ -323,9 +313,7 @@ def _block_sums(
         return (a.unsqueeze(-1) * b.unsqueeze(-2)).sum(1)
 
     def blocks(x: Tensor, offset: int) -> Tensor:
-        """Blocks (t - offset, t), ``(N, T, K, K)``."""
-        split = x.view(-1, steps, size, steps, size)
-        return split.diagonal(offset, dim1=1, dim2=3).permute(0, 3, 1, 2)
+        return step_blocks(x, steps, offset).permute(0, 3, 1, 2)
 
     own = blocks(matrices, 0) + blocks(total, 0) + outer(left, right)
     found = _step_sums(own.flatten(2), (groups, steps, size * size)).unflatten(2, (size, size))
@@ -337,11 +325,10 @@ def _block_sums(
 
 
 def _step_sums(values: Tensor, sizes: tuple[int, int, int]) -> Tensor:
-    """``(G P, T, ...)`` summed over patterns, and over steps as ``_Moves.steps`` says."""
+    """``(G P, T, ...)`` summed over patterns, and over steps as ``_moves`` says."""
     groups, steps, width = sizes
     summed = values.reshape(groups, -1, steps, width).double().sum(1)
-    moves = _moves(steps, 1, values.device)
-    rows = moves.steps.mT @ summed.transpose(0, 1).reshape(steps, -1)
+    rows = _moves(steps, values.device).mT @ summed.transpose(0, 1).reshape(steps, -1)
     return rows.view(3, groups, width)
 
 

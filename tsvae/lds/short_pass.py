@@ -58,7 +58,7 @@ class ShortPass(JointPass):
 
     def _blocks(self, offset: int) -> Tensor:
         steps = self.precision.followed.shape[0]
-        blocks = _diagonal_blocks(self._inverse.inverse, steps, offset)
+        blocks = step_blocks(self._inverse.inverse, steps, offset)
         groups = self.params.n_groups
         return blocks.unflatten(0, (groups, -1)).permute(1, 4, 0, 2, 3)
 
@@ -83,7 +83,7 @@ class ShortPass(JointPass):
         return Inverse(*_Invert.apply(*self.precision))  # type: ignore[no-untyped-call]
 
 
-def _diagonal_blocks(matrices: Tensor, steps: int, offset: int = 0) -> Tensor:
+def step_blocks(matrices: Tensor, steps: int, offset: int = 0) -> Tensor:
     """View blocks (t - offset, t) of ``(N, T K, T K)`` as ``(N, K, K, T)``."""
     n, size = matrices.shape[0], matrices.shape[1] // steps
     return matrices.view(n, steps, size, steps, size).diagonal(offset, dim1=1, dim2=3)
@@ -117,8 +117,8 @@ class _Invert(torch.autograd.Function):
             total = inverse * grad_log_det.to(inverse.dtype)[:, None, None]
         if grad_inverse is not None:
             total = torch.baddbmm(total, inverse @ symmetrize(grad_inverse), inverse, alpha=-1.0)
-        own = _diagonal_blocks(total, steps)
-        coupling = _diagonal_blocks(total, steps, -1).sum(-1).mul_(-2.0)
+        own = step_blocks(total, steps)
+        coupling = step_blocks(total, steps, -1).sum(-1).mul_(-2.0)
         inner = own[..., :-1].sum(-1)
         excess = own @ followed.mT[:, None, :, None].to(own.dtype)
         every = inner + own[..., -1]
@@ -138,13 +138,13 @@ def _assemble(given: JointPrecision) -> Tensor:
         part.repeat_interleave(n // groups, dim=0) for part in given[:5]
     )
     total = arriving.new_zeros(n, steps * size, steps * size)
-    own = _diagonal_blocks(total, steps)
+    own = step_blocks(total, steps)
     own.copy_((arriving + leaving).unsqueeze(-1))
     own[..., 0] += initial - arriving
     own[..., -1] -= leaving
     followed = given.followed.mT[:, None, None].to(own.dtype)
     own.addcmul_(excess.unsqueeze(-1), followed)
-    _diagonal_blocks(total, steps, -1).copy_(coupling.neg().unsqueeze(-1))
+    step_blocks(total, steps, -1).copy_(coupling.neg().unsqueeze(-1))
     if given.potential.ndim == 3:
         total.diagonal(dim1=-2, dim2=-1).add_(given.potential.transpose(0, 1).flatten(1))
     else:

@@ -222,7 +222,8 @@ class SVAE(nn.Module):
 
     def frame(self, x: Tensor, visible: Tensor, effect: Tensor | float) -> Frame:
         """Level and scale of a batch, from what is visible."""
-        level = window_level(x - effect, visible, self.level_entries)
+        rest = x if isinstance(effect, float) else x - effect
+        level = window_level(rest, visible, self.level_entries)
         return Frame(level, self.log_scale.exp())
 
     def effect(self, inputs: Tensor | None) -> Tensor | float:

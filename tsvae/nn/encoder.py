@@ -342,7 +342,7 @@ class SigmaEncoder(nn.Module):
         return mask[:1] if shared else mask
 
     def _skip_linear(self, x: Tensor, mask: Tensor) -> Tensor:
-        centred = torch.where(mask, x - self.offset, torch.zeros_like(x))
+        centred = zero_where_missing(x - self.offset, mask)
         if self.potential == "diagonal":
             return centred @ (functional.softplus(self.raw_weight) * self.input_scale)
         return (centred * self.input_scale) @ self.loading.flatten(1)

@@ -23,8 +23,8 @@ def zero_where_missing(values: Tensor, mask: Tensor | None) -> Tensor:
         return values
     mask = mask.bool()
     if _all_seen(mask):
-        shape = torch.broadcast_shapes(values.shape, mask.shape)
-        return values if values.shape == shape else values.expand(shape)
+        same = values.shape == mask.shape
+        return values if same else values.expand(torch.broadcast_shapes(values.shape, mask.shape))
     bits = _BITS.get(values.dtype)
     if bits is None or values.requires_grad:
         return torch.where(mask, values, torch.zeros_like(values))
