@@ -251,9 +251,13 @@ class _Draw(torch.autograd.Function):
             matrices = torch.baddbmm(matrices, torch.bmm(root.mT, inner), root, alpha=-1.0)
             own = torch.bmm(w * u + g.unflatten(1, (rows, -1)).sum(2), total)
             back = w * back - own
-        diagonal = matrices.diagonal(dim1=-2, dim2=-1).unsqueeze(1)
-        potential = diagonal + (mean * (back - 0.5 * w * mean)).sum(1, keepdim=True)
-        blocks = _block_sums(matrices, half * total, mean, back, (groups, steps, size))
+        # Adjoint of H_0, not yet symmetric.
+        matrices = torch.baddbmm(matrices, mean.mT, back).addcmul_(half, total)
+        own_diagonal, spread = (
+            x.diagonal(dim1=-2, dim2=-1).unsqueeze(1) for x in (matrices, total)
+        )
+        potential = own_diagonal - half * spread - 0.5 * (w * mean.square()).sum(1, keepdim=True)
+        blocks = _block_sums(matrices, (groups, steps, size))
         sums = _Sums(*blocks, _step_sums((own - w * mean).sum(1), (groups, steps, size)))
         constant = -w.view(groups, -1)[0].double().sum()
         grads = _prior_gradients(sums, constant, small, steps)
@@ -302,25 +306,13 @@ class _Sums(NamedTuple):
     steps: Tensor
 
 
-def _block_sums(
-    matrices: Tensor, total: Tensor, mean: Tensor, back: Tensor, sizes: tuple[int, int, int]
-) -> tuple[Tensor, Tensor]:
-    """Sum blocks of ``sym(matrices + mean back') + total`` over steps and patterns."""
+def _block_sums(matrices: Tensor, sizes: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    """Sum blocks of ``sym(matrices)`` over steps and patterns."""
     groups, steps, size = sizes
-    left, right = (x.unflatten(2, (steps, size)) for x in (mean, back))
-
-    def outer(a: Tensor, b: Tensor) -> Tensor:
-        return (a.unsqueeze(-1) * b.unsqueeze(-2)).sum(1)
-
-    def blocks(x: Tensor, offset: int) -> Tensor:
-        return step_blocks(x, steps, offset).permute(0, 3, 1, 2)
-
-    own = blocks(matrices, 0) + blocks(total, 0) + outer(left, right)
+    own = step_blocks(matrices, steps).permute(0, 3, 1, 2)
     found = _step_sums(own.flatten(2), (groups, steps, size * size)).unflatten(2, (size, size))
-    crossed = 0.5 * (blocks(matrices, -1) + blocks(matrices, 1).mT) + blocks(total, -1)
-    crossed += 0.5 * (outer(left[:, :, 1:], right[:, :, :-1]))
-    crossed += 0.5 * (outer(right[:, :, 1:], left[:, :, :-1]))
-    crossed = crossed.reshape(groups, -1, size, size).double().sum(1)
+    crossed = step_blocks(matrices, steps, -1).sum(-1) + step_blocks(matrices, steps, 1).sum(-1).mT
+    crossed = 0.5 * crossed.double().unflatten(0, (groups, -1)).sum(1)
     return symmetrize(found), crossed
 
 
