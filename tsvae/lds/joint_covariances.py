@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from tsvae.lds.joint_elimination import JointPrecision, eliminate
 from tsvae.lds.linalg import symmetrize
 from tsvae.lds.scans import congruence_loop
-from tsvae.lds.steady import Run
+from tsvae.lds.steady import Run, common_runs, equal_runs
 
 # Numbers of a block of steps that the backward pass takes at once: it stays in the cache.
 BLOCK = 1 << 18
@@ -106,7 +106,7 @@ class _Joint(torch.autograd.Function):
             incoming = symmetrize(incoming)
             source[:-1] += gain[:-1] @ incoming[1:] @ gain[:-1].mT
         # Y_t, the adjoint of M_t; that of Omega_t adds the caller's own.
-        adjoint = congruence_loop(gain, source, True, out=source, runs=ctx.runs)
+        adjoint = congruence_loop(gain, source, True, out=source, runs=_both(ctx.runs, source))
         reached = adjoint if incoming is None else adjoint + incoming
         coupling -= 2.0 * _contract(reached[1:], gain.mT[:-1])
         leaving, excess = _sums(adjoint, given.followed)
@@ -186,7 +186,13 @@ def _smoother_adjoint(
         total = symmetrize(returned.smoothed)
     if returned.smoothed_diagonal is not None:
         total.diagonal(dim1=-2, dim2=-1).add_(returned.smoothed_diagonal)
+    runs = _both(runs, total)
     return congruence_loop(gain.mT, total, False, of_past=True, out=total, runs=runs)
+
+
+def _both(runs: list[Run], constants: Tensor) -> list[Run]:
+    """Those of ``runs`` over which the constants stay the same, too."""
+    return common_runs(runs, equal_runs(constants)) if runs else []
 
 
 def _contract(left: Tensor, right: Tensor) -> Tensor:

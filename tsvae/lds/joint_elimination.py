@@ -29,12 +29,14 @@ import torch
 from torch import Tensor
 
 from tsvae.lds.linalg import identity_like
-from tsvae.lds.steady import Run, Settling, equal_runs, step_views
+from tsvae.lds.steady import Run, Settling, equal_runs
 
 # float32 is enough where squared pivots of M are at least this share of the largest entry of Q^-1:
 # rounding of the difference Omega then stays below 1e-4 of M.
 LEAST_SHARE = 1e-3
-BLOCK = 1 << 18  # numbers of a block of steps
+# Numbers and steps of a block.
+BLOCK = 1 << 18
+WIDTH = 32
 
 
 class JointPrecision(NamedTuple):
@@ -68,7 +70,7 @@ class JointPrecision(NamedTuple):
 
 
 class Elimination:
-    """Results of the elimination, and the buffers of a step.
+    """Results of the elimination, and a block of steps that stays in the cache.
 
     Parameters
     ----------
@@ -87,152 +89,190 @@ class Elimination:
         def empty(*shape: int) -> Tensor:
             return torch.empty(shape, dtype=dtype, device=like.device)
 
-        self.omega, self.total = empty(n, size, size), empty(n, size, size)
-        self.root = empty(n, size, size).mT  # LAPACK reads and writes by columns
-        self.eye = identity_like(self.total).expand_as(self.total).contiguous()
-        # L^-1 and L^-1 B' of the steps since ``start``, LL' = M: a block that stays in the cache.
-        self.width = min(n_steps, max(1, BLOCK // (n * size * size)))
-        self.inverses, self.turned = (empty(self.width, n, size, size) for _ in range(2))
-        self.start = 0
+        width = max(1, min(n_steps, BLOCK // (n * size * size), WIDTH))
+        # M, L^-1 and L^-1 B', LL' = M; LAPACK reads and writes L by columns.
+        self.totals, self.inverses, self.turned = (empty(width, n, size, size) for _ in range(3))
+        self.root = empty(n, size, size).mT
+        self.failed = torch.zeros(width, n, dtype=torch.int32, device=like.device)
+        self.eye = identity_like(self.totals).expand(n, size, size).contiguous()
+        self.broken = torch.zeros((), dtype=torch.bool, device=like.device)
         self.pivots = empty(n_steps, n, size)
-        self.failed = torch.zeros(n_steps, n, dtype=torch.int32, device=like.device)
         # ``pull`` is G', as contiguous as products over all steps want it.
         self.conditional, self.pull = (like.new_empty(n_steps, n, size, size) for _ in range(2))
         self.before = torch.empty_like(self.pull) if keep_before else like.new_empty(0)
+        self.omegas = torch.empty_like(self.totals) if keep_before else None
         self.repairing = False
         self.runs: list[Run] = []
+        self.done = 0
 
-    def factor(self, failed: Tensor, out: Tensor) -> None:
+    def restart(self) -> None:
+        """Forget the steps taken so far."""
+        self.runs.clear()
+        self.broken.zero_()
+        self.done = 0
+
+    def factor(self, total: Tensor, failed: Tensor, out: Tensor) -> None:
         """Inverse of the Cholesky factor of ``total``."""
-        torch.linalg.cholesky_ex(self.total, out=(self.root, failed))
+        torch.linalg.cholesky_ex(total, out=(self.root, failed))
         if self.repairing and bool(failed.any()):
-            self._repair(failed)
+            self._repair(total, failed)
         torch.linalg.solve_triangular(self.root, self.eye, upper=False, out=out)
 
-    def finish(self, stop: int) -> None:
-        """Work out what follows from the factors of the steps before ``stop``."""
-        inverses, turned = (x[: stop - self.start] for x in (self.inverses, self.turned))
-        block = slice(self.start, stop)
+    def finish(self, count: int) -> None:
+        """Work out what follows from the factors of the next ``count`` steps."""
+        slots = slice(self.done, self.done + count)
+        inverses, turned = self.inverses[:count], self.turned[:count]
         for left, target in ((inverses, self.conditional), (turned, self.pull)):
             if self.same:
-                torch.matmul(left.mT, inverses, out=target[block])
+                torch.matmul(left.mT, inverses, out=target[slots])
             else:
-                target[block] = left.mT @ inverses
-        pivots = inverses.diagonal(dim1=-2, dim2=-1)
-        torch.reciprocal(pivots, out=self.pivots[block])
-        self.start = stop
+                target[slots] = left.mT @ inverses
+        torch.reciprocal(inverses.diagonal(dim1=-2, dim2=-1), out=self.pivots[slots])
+        self.broken |= self.failed[:count].any()
+        if self.omegas is not None:
+            self.before[slots] = self.omegas[:count]
+        self.done = slots.stop
 
-    def _repair(self, failed: Tensor) -> None:
+    def spread(self) -> None:
+        """Move results, side by side so far, to their steps, and repeat them over ``runs``."""
+        slot, stop = self.done, self.pivots.shape[0]
+        for run in reversed(self.runs):
+            count = stop - run.stop
+            for values in (self.conditional, self.pull, self.pivots, self.before):
+                if values.numel():
+                    values[run.stop : stop] = values[slot - count : slot].clone()
+                    values[run.start + 1 : run.stop] = values[slot - count - 1]
+            slot, stop = slot - count, run.start + 1
+
+    def _repair(self, total: Tensor, failed: Tensor) -> None:
         """Factor once more with the least diagonal that lets it through."""
-        spread = self.total.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).mean(-1)
+        spread = total.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).mean(-1)
         bad = failed.clone()
         for power in range(-15, 1):
             jitter = (bad > 0) * spread * 10.0**power
-            moved = self.total + jitter[:, None, None] * self.eye
+            moved = total + jitter[:, None, None] * self.eye
             torch.linalg.cholesky_ex(moved, out=(self.root, failed))
             if not bool(failed.any()):
                 return
 
-    def fill(self, last: int, stop: int) -> None:
-        """Repeat the results of step ``last`` up to ``stop``."""
-        for values in (self.before, self.conditional, self.pull, self.pivots):
-            if len(values):
-                values[last + 1 : stop] = values[last]
-        self.runs.append(Run(last, stop))
-        self.start = stop
-
-    def sound(self, largest: Tensor) -> bool:
+    def sound(self, largest: float) -> bool:
         """Whether no factor failed and no pivot is so small that rounding counts."""
-        least = self.pivots.amin().square()
-        return bool((self.failed == 0).all() & (least >= LEAST_SHARE * largest))
+        return not bool(self.broken) and float(self.pivots.amin()) ** 2 >= LEAST_SHARE * largest
 
 
 def eliminate(given: JointPrecision, keep_before: bool) -> Elimination:
     """Run in the precision of the states where that is enough, else in float64."""
     dtype = given.potential.dtype
-    largest = given.arriving.diagonal(dim1=-2, dim2=-1).amax()
     if dtype != torch.float64:
+        largest = float(given.arriving.diagonal(dim1=-2, dim2=-1).amax())
         # M exceeds C = A'Q^-1 A, so this tells most of it beforehand.
         root, failed = torch.linalg.cholesky_ex(given.leaving)
-        least = root.diagonal(dim1=-2, dim2=-1).amin().square()
-        if bool((failed == 0).all() & (least >= LEAST_SHARE * largest)):
+        least = float(root.diagonal(dim1=-2, dim2=-1).amin()) ** 2
+        if not bool(failed.any()) and least >= LEAST_SHARE * largest:
             work = Elimination(given, dtype, keep_before)
             _run_elimination(given, work)
             if work.sound(largest):
                 return work
     work = Elimination(given, torch.float64, keep_before)
     _run_elimination(given, work)
-    if bool(work.failed.any()):
+    if bool(work.broken):
         work.repairing = True
         _run_elimination(given, work)
     return work
 
 
 def _run_elimination(given: JointPrecision, work: Elimination) -> None:
-    n_steps, n = given.followed.shape
-    repeats, dtype = n // given.arriving.shape[0], work.omega.dtype
-    initial, arriving, coupling, leaving, excess = (
-        part.to(dtype).repeat_interleave(repeats, dim=0) for part in given[:5]
-    )
-    towards, both = coupling.mT, leaving + excess
-    kinds = _kinds(given.followed)
-    potentials, followed = step_views(given.potential), step_views(given.followed)
-    failed, inverses, turned = map(step_views, (work.failed, work.inverses, work.turned))
-    target = work.total
-    if given.potential.ndim == 3:
-        target = target.diagonal(dim1=-2, dim2=-1)
-    tolerance = _tolerance(given.potential.dtype)
-    runs = _runs(given)
-    settling = Settling(runs, dtype, tolerance)
-    work.omega.copy_(initial)
-    work.runs.clear()
-    step = work.start = 0
+    n_steps, dtype = given.followed.shape[0], work.totals.dtype
+    blocks = _constants(given, dtype, whole=work.omegas is None)
+    towards, arriving = blocks.coupling.mT.contiguous(), blocks.arriving
+    totals, failed, inverses = (x.unbind(0) for x in (work.totals, work.failed, work.inverses))
+    turned, turned_t = work.turned.unbind(0), work.turned.mT.unbind(0)
+    omegas = None if work.omegas is None else work.omegas.unbind(0)
+    settling = Settling(_runs(given, blocks), dtype, _tolerance(given.potential.dtype))
+    work.restart()
+    step = at = loaded = 0
     while step < n_steps:
-        if len(work.before):
-            work.before[step] = work.omega
-        last = step == n_steps - 1
-        if kinds[step] == 1:
-            torch.add(work.omega, excess if last else both, out=work.total)
-        elif last:
-            work.total.copy_(work.omega)
-        else:
-            torch.add(work.omega, leaving, out=work.total)
-        if kinds[step] is None:
-            work.total.addcmul_(excess, followed[step][:, None, None].to(dtype))
-        target.add_(potentials[step])
-        at = step - work.start
-        inverse, half = inverses[at], turned[at]
-        work.factor(failed[step], inverse)
-        step += 1
-        if last:
-            half.zero_()  # nothing follows
-            work.finish(step)
-            return
-        torch.bmm(inverse, towards, out=half)
-        torch.baddbmm(arriving, half.mT, half, alpha=-1.0, out=work.omega)
-        end = settling.stop(step - 1, inverse) if runs else None
-        if end is not None or at + 1 == work.width:
-            work.finish(step)
+        if at == loaded:
+            if at == len(totals):
+                work.finish(at)
+                at = 0
+            loaded = at + blocks.load(given, work.totals[at:], step)
+        half = at - 1  # of the step before, which may be the last of the block
+        if omegas is not None:
+            if step == 0:
+                omegas[at].copy_(blocks.initial)
+            else:
+                product = (turned_t[half], turned[half])
+                torch.baddbmm(arriving, *product, alpha=-1.0, out=omegas[at])
+            totals[at].add_(omegas[at])
+        elif step > 0:
+            totals[at].baddbmm_(turned_t[half], turned[half], alpha=-1.0)
+        work.factor(totals[at], failed[at], inverses[at])
+        torch.bmm(inverses[at], towards, out=turned[at])
+        end = settling.stop(step, inverses[at]) if settling.looks(step) else None
+        at, step = at + 1, step + 1
         if end is not None:
-            work.fill(step - 1, end)
-            step = end
+            work.runs.append(Run(step - 1, end))
+            step, loaded = end, at
+    turned[at - 1].zero_()  # nothing follows
+    work.finish(at)
+    work.spread()
 
 
-def _kinds(followed: Tensor) -> list[int | None]:
-    """Per step: 1 if the excess applies to all, 0 if to none, None if to some."""
-    if bool((followed == followed[:, :1]).all()):
-        return [int(value) for value in followed[:, 0].tolist()]
-    low, high = followed.amin(1).tolist(), followed.amax(1).tolist()
-    return [int(a) if a == b else None for a, b in zip(low, high, strict=True)]
+class _Constants(NamedTuple):
+    """Blocks for every matrix, ``(N, K, K)``, in the precision of the elimination.
+
+    ``excess`` is None where it applies nowhere, ``whole`` tells whether steps are loaded with what
+    Omega has of its own, initial or arriving.
+    """
+
+    initial: Tensor
+    arriving: Tensor
+    coupling: Tensor
+    leaving: Tensor
+    excess: Tensor | None
+    whole: bool
+
+    def load(self, given: JointPrecision, out: Tensor, start: int) -> int:
+        """Put what a step adds to M into ``out``, from step ``start`` on; return how many."""
+        n_steps = given.followed.shape[0]
+        count = min(out.shape[0], n_steps - start)
+        block, out = slice(start, start + count), out[:count]
+        out.copy_(self.arriving + self.leaving if self.whole else self.leaving)
+        if start == 0 and self.whole:
+            torch.add(self.initial, self.leaving, out=out[0])
+        if block.stop == n_steps:
+            ends = self.arriving if n_steps > 1 else self.initial
+            out[-1] = ends if self.whole else 0.0
+        if self.excess is not None:
+            out.addcmul_(self.excess, given.followed[block, :, None, None].to(out.dtype))
+        potential = given.potential[block]
+        target = out.diagonal(dim1=-2, dim2=-1) if potential.ndim == 3 else out
+        target.add_(potential)
+        return count
 
 
-def _runs(given: JointPrecision) -> list[Run]:
+def _constants(given: JointPrecision, dtype: torch.dtype, whole: bool) -> _Constants:
+    repeats = given.followed.shape[1] // given.arriving.shape[0]
+
+    def wide(part: Tensor) -> Tensor:
+        part = part.to(dtype)
+        return part.repeat_interleave(repeats, dim=0) if repeats > 1 else part
+
+    initial, arriving, coupling, leaving = (wide(part) for part in given[:4])
+    excess = wide(given.excess) if bool(given.followed.any()) else None
+    return _Constants(initial, arriving, coupling, leaving, excess, whole)
+
+
+def _runs(given: JointPrecision, blocks: _Constants) -> list[Run]:
     """Find runs of equal blocks H_tt; the last step, which nothing follows, ends them."""
     inner = slice(0, given.followed.shape[0] - 1)
     if inner.stop < 1:
         return []
+    if blocks.excess is None:
+        return equal_runs(given.potential[inner])
     return equal_runs(given.potential[inner], given.followed[inner])
 
 
 def _tolerance(dtype: torch.dtype) -> float:
-    return 1e-8 if dtype == torch.float32 else 1e-14
+    return 3e-8 if dtype == torch.float32 else 1e-14

@@ -44,11 +44,11 @@ from tsvae.lds.steady import (
     CHUNKED_FROM,
     Run,
     Settling,
+    Steps,
     common_runs,
     constant_affine,
     equal_runs,
     mirrored,
-    step_views,
 )
 
 # Numbers that one step of an affine recursion touches, below which chunks side by side beat the
@@ -70,7 +70,7 @@ def affine_loop(
     ``of_past``: a step takes the matrix of the step visited before it. ``runs``: where matrices are
     known to stay the same; looked for if None.
     """
-    out = torch.empty_like(constants, memory_format=torch.contiguous_format)
+    out = constants.clone(memory_format=torch.contiguous_format)
     n_steps, n, rows, size = constants.shape
     if n * rows * size * size > CHUNKED_BELOW:
         runs = []
@@ -83,23 +83,20 @@ def affine_loop(
         max(run.start + shift, 1): run.stop for run in runs if run.stop - run.start > CHUNKED_FROM
     }
     moves = range(n_steps)[:: -1 if reverse else 1]
-    matrix, constant, target = step_views(matrices), step_views(constants), step_views(out)
+    matrix, target = Steps(matrices), Steps(out)
     now = past = moves[0]
-    state = target[now].copy_(constant[now])
-    step = 1
+    state, step = target[now], 1
     while step < n_steps:
         past, now = now, moves[step]
         link = matrix[past if of_past else now]
         if step in jumps:
             end = jumps[step]
             block = slice(step, end) if not reverse else slice(n_steps - end, n_steps - step)
-            given = constants[block].flip(0) if reverse else constants[block]
-            found = constant_affine(link, given, state)
-            out[block].copy_(found.flip(0) if reverse else found)
+            constant_affine(link, constants[block], state, reverse, out[block])
             step, now = end, moves[end - 1]
             state = target[now]
             continue
-        state = torch.baddbmm(constant[now], state, link, out=target[now])
+        state = target[now].baddbmm_(state, link)
         step += 1
     return out
 
@@ -116,35 +113,35 @@ def congruence_loop(
 
     Where F and C stay the same, the recursion ends when it has settled and the rest is filled in.
     ``of_past``: a step takes the matrix of the step visited before it. ``out`` may be
-    ``constants``. ``runs`` as in ``affine_loop``.
+    ``constants``. ``runs``: where both are known to stay the same; looked for if None.
     """
     if out is None:
         out = torch.empty_like(constants, memory_format=torch.contiguous_format)
     n_steps = constants.shape[0]
     if runs is None:
         runs = equal_runs(matrices)
-    if runs:
-        runs = common_runs(runs, equal_runs(constants))
+        runs = common_runs(runs, equal_runs(constants)) if runs else []
     if of_past:
         moved = -1 if reverse else 1
         runs = [Run(max(a + moved, a), min(b + moved, b)) for a, b in runs]
     settling = Settling(mirrored(runs, n_steps) if reverse else runs, constants.dtype)
     moves = range(n_steps)[:: -1 if reverse else 1]
-    matrix, constant, target = step_views(matrices), step_views(constants), step_views(out)
+    matrix, transposed = Steps(matrices), Steps(matrices.mT)
+    constant, target = Steps(constants), Steps(out)
     now = past = moves[0]
     state = target[now].copy_(constant[now])
-    step = 1
+    half, step = torch.empty_like(state), 1
     while step < n_steps:
-        end = settling.stop(step - 1, state) if runs else None
+        end = settling.stop(step - 1, state) if settling.looks(step - 1) else None
         if end is not None:
             rest = slice(step, end) if not reverse else slice(n_steps - end, n_steps - step)
             out[rest] = state
             step, now = end, moves[end - 1]
             continue
         past, now = now, moves[step]
-        link = matrix[past if of_past else now]
-        half = torch.bmm(link, state)
-        state = torch.baddbmm(constant[now], half, link.mT, out=target[now])
+        link = past if of_past else now
+        torch.bmm(matrix[link], state, out=half)
+        state = torch.baddbmm(constant[now], half, transposed[link], out=target[now])
         step += 1
     return out
 

@@ -14,7 +14,6 @@ the same recursion with :math:`M^c`, and step j of a chunk gains the end before 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -24,7 +23,9 @@ from torch import Tensor
 CHECK_EVERY = 4  # steps between two looks at whether a recursion has settled
 SHORTEST = 12  # a run of fewer steps is not worth the search
 CHUNKED_FROM = 48  # likewise for chunks
-VIEWS = 64  # steps that ``Steps`` splits at a time
+VIEWS = 16  # steps that ``Steps`` splits at a time
+TINY = 1e-300
+PROBED_FROM = 1 << 14  # numbers from which a look at a few of them pays
 
 
 class Run(NamedTuple):
@@ -51,16 +52,17 @@ def equal_runs(*values: Tensor) -> list[Run]:
         return []
     if all(value.stride(0) == 0 for value in values):
         return [Run(0, n_steps)]
-    # One number of each tells nearly always that nothing stays the same.
-    first = [value.as_strided((n_steps,), (value.stride(0),)) for value in values]
-    runs = _runs_of([x[1:] == x[:-1] for x in first], n_steps)
-    if not runs:
-        return []
+    if sum(value.numel() for value in values) > PROBED_FROM:
+        # One number of each tells nearly always that nothing stays the same.
+        first = [value.as_strided((n_steps,), (value.stride(0),)) for value in values]
+        if not _runs_of([x[1:] == x[:-1] for x in first], n_steps):
+            return []
     return _runs_of([(x[1:] == x[:-1]).flatten(1).all(1) for x in values], n_steps)
 
 
 def _runs_of(same: list[Tensor], n_steps: int) -> list[Run]:
-    breaks = (~torch.stack(same).all(0)).nonzero().flatten().tolist()
+    every = same[0] if len(same) == 1 else torch.stack(same).all(0)
+    breaks = every.logical_not_().nonzero().flatten().tolist()
     edges = [0, *(step + 1 for step in breaks), n_steps]
     return [Run(*ends) for ends in pairwise(edges) if ends[1] - ends[0] >= SHORTEST]
 
@@ -98,34 +100,45 @@ class Settling:
     """
 
     def __init__(self, runs: list[Run], dtype: torch.dtype, tolerance: float | None = None) -> None:
-        self.starts = {run.start: run for run in runs}
+        self.starts = {run.start: run for run in runs if run.stop - run.start >= SHORTEST}
         self.run: Run | None = None
         self.past: Tensor | None = None
-        self.change: Tensor | None = None
+        self.change: list[float] | None = None
         self.rounding = 4.0 * torch.finfo(dtype).eps
         default = 1e-6 if dtype == torch.float32 else 1e-13
         self.tolerance = default if tolerance is None else tolerance
 
-    def stop(self, step: int, state: Tensor) -> int | None:
-        """End of the run if its remaining steps equal ``state (N, K, K)``, else None."""
+    def looks(self, step: int) -> bool:
+        """Whether ``stop`` wants to see the state of this step."""
         if step in self.starts:
             self.run, self.past, self.change = self.starts[step], None, None
         run = self.run
-        if run is None or step >= run.stop - 1 or (step - run.start) % CHECK_EVERY:
+        return run is not None and step < run.stop - 1 and (step - run.start) % CHECK_EVERY == 0
+
+    def stop(self, step: int, state: Tensor) -> int | None:
+        """End of the run if its remaining steps equal ``state (N, K, K)``, else None."""
+        if not self.looks(step):
             return None
+        assert self.run is not None
         settled = self.past is not None and self._settled(state, self.past)
         self.past = state.clone()
-        return run.stop if settled else None
+        return self.run.stop if settled else None
 
     def _settled(self, state: Tensor, past: Tensor) -> bool:
-        scale = state.abs().amax((-2, -1))
-        change, before = (state - past).abs().amax((-2, -1)), self.change
-        self.change = change
-        quiet = change <= self.rounding * scale
-        if before is not None:
-            ratio = (change / before.clamp_min(torch.finfo(change.dtype).tiny)).clamp_max(0.999999)
-            quiet |= change * ratio / (1.0 - ratio) <= self.tolerance * scale
-        return bool(quiet.all())
+        moved = torch.stack((state - past, state)).abs().amax((-2, -1))
+        changes, scales = moved.tolist()
+        change = [a / max(b, TINY) for a, b in zip(changes, scales, strict=True)]
+        before, self.change = self.change, change
+        if before is None:
+            return all(value <= self.rounding for value in change)
+        return all(map(self._quiet, change, before))
+
+    def _quiet(self, change: float, before: float) -> bool:
+        """Whether what is still to come of one matrix, relative to its entries, is nothing."""
+        if change <= self.rounding:
+            return True
+        ratio = min(change / max(before, TINY), 0.999999)
+        return change * ratio <= self.tolerance * (1.0 - ratio)
 
 
 class Steps:
@@ -150,12 +163,13 @@ class Steps:
         return self.views[at]
 
 
-def step_views(values: Tensor) -> Sequence[Tensor] | Steps:
-    """Split ``(T, ...)`` into steps: at once if they are few."""
-    return values.unbind(0) if values.shape[0] <= 4 * VIEWS else Steps(values)
-
-
-def constant_affine(matrix: Tensor, constants: Tensor, past: Tensor) -> Tensor:
+def constant_affine(
+    matrix: Tensor,
+    constants: Tensor,
+    past: Tensor,
+    reverse: bool = False,
+    out: Tensor | None = None,
+) -> Tensor:
     """Run ``x_t = x_{t-1} M + g_t`` with one matrix, by chunks side by side.
 
     Parameters
@@ -165,36 +179,56 @@ def constant_affine(matrix: Tensor, constants: Tensor, past: Tensor) -> Tensor:
     constants : Tensor (L, N, R, K)
         g.
     past : Tensor (N, R, K)
-        x before the first step.
+        x before the first visited step.
+    reverse : bool, default=False
+        Visit the last step first.
+    out : Tensor (L, N, R, K), optional
 
     Returns
     -------
     Tensor (L, N, R, K)
     """
     n_steps, n, rows, size = constants.shape
-    if n_steps < CHUNKED_FROM:
-        return _sequential(matrix, constants, past)
-    width = math.isqrt(n_steps)
-    count = -(-n_steps // width)
-    padded = torch.nn.functional.pad(constants, (0, 0) * 3 + (0, count * width - n_steps))
-    chunks = padded.unflatten(0, (count, width)).permute(1, 2, 0, 3, 4)  # (c, N, C, R, K)
-    local = _sequential(matrix, chunks.flatten(2, 3), past.new_zeros(n, count * rows, size))
-    powers = _powers(matrix, width)
-    ends = local[-1].unflatten(1, (count, rows)).transpose(0, 1)
-    ends = _sequential(powers[-1], ends, past)
-    before = torch.cat((past[None], ends[:-1])).transpose(0, 1).flatten(1, 2)
-    carried = before @ powers.permute(1, 2, 0, 3).reshape(n, size, width * size)
-    local += carried.unflatten(2, (width, size)).permute(2, 0, 1, 3)
-    states = local.unflatten(2, (count, rows)).permute(2, 0, 1, 3, 4)
-    return states.flatten(0, 1)[:n_steps]
-
-
-def _sequential(matrix: Tensor, constants: Tensor, past: Tensor) -> Tensor:
-    out = torch.empty_like(constants, memory_format=torch.contiguous_format)
-    for constant, state in zip(constants.unbind(0), out.unbind(0), strict=True):
-        torch.baddbmm(constant, past, matrix, out=state)
-        past = state
+    if out is None:
+        out = torch.empty_like(constants, memory_format=torch.contiguous_format)
+    width = math.isqrt(n_steps) if n_steps >= CHUNKED_FROM else 1
+    count = n_steps // width if width > 1 else 0
+    whole = count * width
+    # Steps that fill no chunk are the last visited.
+    inside, rest = slice(0, whole), slice(whole, n_steps)
+    if reverse:
+        inside, rest = slice(n_steps - whole, n_steps), slice(0, n_steps - whole)
+    if count:
+        chunks = constants[inside].unflatten(0, (count, width))
+        local = chunks.new_empty(width, n, count, rows, size)
+        local.copy_(chunks.permute(1, 2, 0, 3, 4))
+        _accumulate(matrix, local.flatten(2, 3), reverse)
+        powers = _powers(matrix, width)
+        # Every chunk is given the state before it.
+        ends = local[0 if reverse else -1].transpose(0, 1)
+        states = torch.cat((ends, past[None]) if reverse else (past[None], ends))
+        _accumulate(powers[-1], states, reverse)
+        before, past = (states[1:], states[0]) if reverse else (states[:-1], states[-1])
+        steps = (powers.flip(0) if reverse else powers).permute(1, 2, 0, 3).flatten(2)
+        carried = (before.transpose(0, 1).flatten(1, 2) @ steps).unflatten(2, (width, size))
+        carried = carried.unflatten(1, (count, rows)).permute(1, 3, 0, 2, 4)
+        target = out[inside].unflatten(0, (count, width))
+        torch.add(local.permute(2, 0, 1, 3, 4), carried, out=target)
+    if whole < n_steps:
+        edge = (constants[rest], past[None]) if reverse else (past[None], constants[rest])
+        states = torch.cat(edge)
+        _accumulate(matrix, states, reverse)
+        out[rest] = states[:-1] if reverse else states[1:]
     return out
+
+
+def _accumulate(matrix: Tensor, states: Tensor, reverse: bool) -> None:
+    """``x_t += x_{t-1} M`` in place, ``(T, N, R, K)``."""
+    visited = list(states.unbind(0))
+    if reverse:
+        visited.reverse()
+    for past, state in pairwise(visited):
+        state.baddbmm_(past, matrix)
 
 
 def _powers(matrix: Tensor, count: int) -> Tensor:
