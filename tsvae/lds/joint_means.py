@@ -83,29 +83,23 @@ class _Solve(torch.autograd.Function):
         else:
             potential = symmetrize(back.mT @ solution).neg_()
 
+        # (G, T, P, R, K)
+        one, two = (x.unflatten(1, (ctx.groups, -1)).transpose(1, 0) for x in (back, solution))
+
         def outer(left: Tensor, right: Tensor) -> Tensor:
             """Sum of outer products of rows, per group."""
-            one, two = (x.unflatten(1, (ctx.groups, -1)).transpose(1, 0) for x in (left, right))
-            product = one.flatten(1, 3).mT @ two.flatten(1, 3)
-            return product.double()
+            return left.flatten(1, 3).mT @ right.flatten(1, 3)
 
-        first, last = outer(back[:1], solution[:1]), outer(back[-1:], solution[-1:])
-        every = outer(back, solution)
-        inside = outer(back * followed.to(back.dtype)[..., None, None], solution)
-        coupling = outer(back[1:], solution[:-1]) + outer(solution[1:], back[:-1])
-        return (
-            None,
-            None,
-            None,
-            back,
-            -symmetrize(first),
-            -symmetrize(every - first),
-            coupling,
-            -symmetrize(every - last),
-            -symmetrize(inside),
-            None,
-            potential,
-        )
+        first, last = outer(one[:, :1], two[:, :1]), outer(one[:, -1:], two[:, -1:])
+        every = outer(one, two)
+        coupling = outer(one[:, 1:], two[:, :-1]) + outer(two[:, 1:], one[:, :-1])
+        excess = None
+        if bool(followed.any()):
+            weight = followed.to(back.dtype).unflatten(1, (ctx.groups, -1)).transpose(1, 0)
+            excess = symmetrize(outer(one * weight[..., None, None], two)).neg_().double()
+        # What is not symmetric here has no effect: the blocks themselves always are.
+        blocks = (-first, first - every, coupling, last - every)
+        return None, None, None, back, *(x.double() for x in blocks), excess, None, potential
 
 
 class Noise(NamedTuple):
@@ -123,13 +117,17 @@ class Noise(NamedTuple):
     excess: Tensor | None
 
 
-def perturbation(precision: JointPrecision, transition: Tensor, noise: Noise) -> Tensor:
+def perturbation(
+    precision: JointPrecision, roots: tuple[Tensor, Tensor], transition: Tensor, noise: Noise
+) -> Tensor:
     """Draw from N(0, H), for diagonal potentials; differentiable.
 
     Parameters
     ----------
     precision : JointPrecision
         With ``potential (T, N, K)``.
+    roots : tuple of Tensor (G, K, K)
+        R with ``R'R`` the initial and the arriving block: U' in the module docstring.
     transition : Tensor (G, K, K)
         A in float64.
     noise : Noise
@@ -139,10 +137,7 @@ def perturbation(precision: JointPrecision, transition: Tensor, noise: Noise) ->
     Tensor (T, N, R, K)
     """
     dtype = noise.potential.dtype
-    # Cholesky factors U of the precisions, UU' = Q^-1; rows: eps -> eps @ U'.
-    first, later = (
-        torch.linalg.cholesky(part).mT for part in (precision.initial, precision.arriving)
-    )
+    first, later = roots  # rows: eps -> eps @ U'
     turned = (later @ transition).to(dtype)
     moves = noise.transition
     initial, ahead = (

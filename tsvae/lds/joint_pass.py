@@ -18,7 +18,7 @@ from tsvae.lds.filter_result import Chain
 from tsvae.lds.joint_covariances import JointCovariances, joint_covariances
 from tsvae.lds.joint_elimination import JointPrecision
 from tsvae.lds.joint_means import Noise, perturbation, solve
-from tsvae.lds.joint_prior import potential_in, prior_path, prior_precisions
+from tsvae.lds.joint_prior import Prior, potential_in, prior_path, prior_precisions
 from tsvae.lds.layout import SeriesLayout, covariances_out, repeat_groups, times_group
 from tsvae.lds.linalg import inverse_positive
 from tsvae.lds.parameters import LDSParameters
@@ -49,8 +49,7 @@ class JointPass:
     layout : SeriesLayout
     precision : JointPrecision
         Of the P covariance patterns.
-    prior_log_det : Tensor
-        log-determinant of the prior's joint precision, float64.
+    prior : Prior
     path : Tensor (T, N or G, R or 1, K)
         Mean path of the prior.
     drift : Tensor
@@ -64,7 +63,7 @@ class JointPass:
     params: LDSParameters
     layout: SeriesLayout
     precision: JointPrecision
-    prior_log_det: Tensor
+    prior: Prior
     path: Tensor
     drift: Tensor
     given: Tensor
@@ -100,7 +99,7 @@ class JointPass:
 
     def _pattern_log_det(self, log_det: Tensor) -> Tensor:
         own = log_det.unflatten(0, (self.params.n_groups, -1)).sum(0)
-        return (own - self.prior_log_det).to(self.linear.dtype)
+        return (own - self.prior.log_det).to(self.linear.dtype)
 
     def total_precision(self) -> Tensor:
         """Precision really applied, (P, T, G, K, K)."""
@@ -230,7 +229,7 @@ class JointPass:
     def samples_from(self, noise: Noise, n_samples: int) -> Tensor:
         """Turn standard normal numbers into samples ``(S, B, T, D)``."""
         transition = self.params.transition_matrix.double()
-        moved = perturbation(self._inner, transition, noise)
+        moved = perturbation(self._inner, self.prior.roots, transition, noise)
         right = self._right.repeat_interleave(n_samples, dim=2) + moved
         if "deviation" in self.__dict__:
             found = self._solve(right)
@@ -366,4 +365,4 @@ def run_joint(
         followed=followed.mT.expand(-1, n_patterns).repeat(1, params.n_groups),
         potential=potential_in(chain.precision, params),
     )
-    return kind(params, layout, precision, prior.log_det, path, moves, given, linear)
+    return kind(params, layout, precision, prior, path, moves, given, linear)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from tsvae.lds.layout import SeriesLayout, repeat_groups
-from tsvae.lds.linalg import identity_like
+from tsvae.lds.linalg import identity_like, symmetrize
 from tsvae.lds.parameters import LDSParameters
 from tsvae.lds.scans import affine_scan
 
@@ -18,29 +19,63 @@ LEAST_PIVOT = 1e-8
 
 
 class Prior(NamedTuple):
-    """Initial, arriving, coupling, leaving blocks, and the log-determinant of all."""
+    """Inverses of the prior's covariances, float64.
+
+    Attributes
+    ----------
+    blocks : tuple of Tensor (G, K, K)
+        Initial, arriving, coupling and leaving blocks.
+    roots : tuple of Tensor (G, K, K)
+        R with ``R'R`` the initial and the arriving block.
+    log_det : Tensor (G,)
+        log-determinant of the prior's joint precision.
+    """
 
     blocks: tuple[Tensor, Tensor, Tensor, Tensor]
+    roots: tuple[Tensor, Tensor]
     log_det: Tensor
 
 
 def prior_precisions(params: LDSParameters, n_steps: int) -> Prior | None:
     """Invert the covariances of the prior; None if one is too close to singular."""
     wide = torch.stack((params.initial_covariance, params.noise_covariance)).double()
-    root, failed = torch.linalg.cholesky_ex(wide)
-    pivots = root.diagonal(dim1=-2, dim2=-1)
+    roots, failed = _InverseRoot.apply(wide)  # type: ignore[no-untyped-call]
+    shares = roots.diagonal(dim1=-2, dim2=-1)
     largest = wide.detach().diagonal(dim1=-2, dim2=-1).amax(-1)
-    sound = (failed == 0) & (pivots.detach().amin(-1).square() >= LEAST_PIVOT * largest)
+    # A pivot's root is one over the entry of the factor's inverse.
+    sound = (failed == 0) & (shares.detach().amax(-1).square() * largest * LEAST_PIVOT <= 1.0)
     if not bool(sound.all()):
         return None
-    # A LAPACK inverse from the factor takes several times as long.
-    half = torch.linalg.solve_triangular(root, identity_like(root), upper=False)
-    initial, arriving = (half.mT @ half).unbind(0)
-    first, later = 2.0 * pivots.log().sum((1, 2))
+    initial, arriving = (roots.mT @ roots).unbind(0)
+    first, later = 2.0 * shares.log().sum((1, 2))
     a = params.transition_matrix.double()
     coupling = arriving @ a
-    leaving = a.mT @ coupling
-    return Prior((initial, arriving, coupling, leaving), -(first + (n_steps - 1) * later))
+    blocks = initial, arriving, coupling, a.mT @ coupling
+    return Prior(blocks, roots.unbind(0), first + (n_steps - 1) * later)
+
+
+class _InverseRoot(torch.autograd.Function):
+    r"""Inverse R of a Cholesky factor, ``R'R = X^-1``, and LAPACK's word on failure.
+
+    :math:`dR = -\Phi(R\,dX\,R')R` with :math:`\Phi` the lower triangle and half the diagonal.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        factor, failed = torch.linalg.cholesky_ex(matrix)
+        eye = identity_like(factor).expand_as(factor)
+        root = torch.linalg.solve_triangular(factor, eye, upper=False)
+        ctx.save_for_backward(root)
+        ctx.mark_non_differentiable(failed)
+        return root, failed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor | None) -> Tensor:
+        (root,) = ctx.saved_tensors
+        inner = (grad @ root.mT).tril_()
+        inner.diagonal(dim1=-2, dim2=-1).mul_(0.5)
+        return -symmetrize(root.mT @ inner @ root)
 
 
 def prior_path(params: LDSParameters, drift: Tensor, layout: SeriesLayout) -> tuple[Tensor, Tensor]:

@@ -44,11 +44,11 @@ from tsvae.lds.steady import (
     CHUNKED_FROM,
     Run,
     Settling,
-    Steps,
     common_runs,
     constant_affine,
     equal_runs,
     mirrored,
+    step_views,
 )
 
 # Numbers that one step of an affine recursion touches, below which chunks side by side beat the
@@ -83,7 +83,7 @@ def affine_loop(
         max(run.start + shift, 1): run.stop for run in runs if run.stop - run.start > CHUNKED_FROM
     }
     moves = range(n_steps)[:: -1 if reverse else 1]
-    matrix, target = Steps(matrices), Steps(out)
+    matrix, target = step_views(matrices), step_views(out)
     now = past = moves[0]
     state, step = target[now], 1
     while step < n_steps:
@@ -126,8 +126,8 @@ def congruence_loop(
         runs = [Run(max(a + moved, a), min(b + moved, b)) for a, b in runs]
     settling = Settling(mirrored(runs, n_steps) if reverse else runs, constants.dtype)
     moves = range(n_steps)[:: -1 if reverse else 1]
-    matrix, transposed = Steps(matrices), Steps(matrices.mT)
-    constant, target = Steps(constants), Steps(out)
+    matrix, transposed = step_views(matrices), step_views(matrices.mT)
+    constant, target = step_views(constants), step_views(out)
     now = past = moves[0]
     state = target[now].copy_(constant[now])
     half, step = torch.empty_like(state), 1

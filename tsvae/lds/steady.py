@@ -14,6 +14,7 @@ the same recursion with :math:`M^c`, and step j of a chunk gains the end before 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -161,6 +162,11 @@ class Steps:
             self.views = self.values[self.start : self.start + VIEWS].unbind(0)
             at = step - self.start
         return self.views[at]
+
+
+def step_views(values: Tensor) -> Sequence[Tensor] | Steps:
+    """Split ``(T, ...)`` into steps: at once if they are few."""
+    return values.unbind(0) if values.shape[0] <= 2 * VIEWS else Steps(values)
 
 
 def constant_affine(
