@@ -10,6 +10,7 @@ from scipy.linalg import block_diag
 
 from tsvae import lds
 from tsvae.lds import priors
+from tsvae.lds.joint_prior import prior_precisions
 from tsvae.lds.linalg import spectral_radius
 from tsvae.lds.parameters import LDSParameters
 from tsvae.lds.scans import affine_scan, congruence_scan, covariance_recursion
@@ -274,6 +275,46 @@ def test_scans_and_riccati_pass_full_gradcheck(size, steps):
     leaves = (draw(2, size, size), draw(2, size, size), draw(2, size, size),
               draw(steps, 2, size, size))  # fmt: skip
     assert torch.autograd.gradcheck(recursion, leaves)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_inverses_of_the_prior_equal_autograds(oracle, size):
+    params = oracle.random_system(np.random.default_rng(0), 2, size)
+    steps = 7
+
+    def direct(root, initial_root, a):
+        noise, first = root @ root.mT, initial_root @ initial_root.mT
+        arriving, initial = torch.linalg.inv(noise), torch.linalg.inv(first)
+        factors = [torch.linalg.inv(torch.linalg.cholesky(x)) for x in (first, noise)]
+        log_det = -(torch.logdet(first) + (steps - 1) * torch.logdet(noise)).sum()
+        return initial, arriving, arriving @ a, a.mT @ arriving @ a, *factors, log_det
+
+    def ours(root, initial_root, a):
+        own = params._replace(
+            noise_covariance=root @ root.mT,
+            initial_covariance=initial_root @ initial_root.mT,
+            transition_matrix=a,
+        )
+        prior = prior_precisions(own, steps)
+        return *prior.blocks, *prior.roots, prior.log_det
+
+    leaves = [
+        torch.linalg.cholesky(params.noise_covariance),
+        torch.linalg.cholesky(params.initial_covariance),
+        params.transition_matrix,
+    ]
+    leaves = [leaf.detach().clone().requires_grad_() for leaf in leaves]
+    for got, want in zip(ours(*leaves), direct(*leaves), strict=True):
+        torch.testing.assert_close(got, want)
+        weight = torch.randn_like(want)
+        one, two = (
+            torch.autograd.grad(x, leaves, weight, retain_graph=True, allow_unused=True)
+            for x in (got, want)
+        )
+        for a, b in zip(one, two, strict=True):
+            zero = torch.zeros(())
+            a, b = (zero if x is None else x for x in (a, b))
+            torch.testing.assert_close(a + torch.zeros_like(b), b + torch.zeros_like(a))
 
 
 def test_gradient_of_log_normalizer_is_the_expected_statistics(oracle):

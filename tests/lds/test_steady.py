@@ -38,11 +38,15 @@ def test_runs_are_where_nothing_changes():
 
 
 @pytest.mark.parametrize("steps", [1, 47, 48, 50, 200])
-def test_chunks_of_means_equal_the_loop(steps):
+@pytest.mark.parametrize("reverse", [False, True])
+def test_chunks_of_means_equal_the_loop(steps, reverse):
     matrix, constants, past = 0.5 * draw(2, 3, 3), draw(steps, 2, 4, 3), draw(2, 4, 3, seed=1)
-    everything = torch.cat((past[None], constants))
-    want = slow_affine(matrix.expand(steps + 1, 2, 3, 3), everything, False)[1:]
-    torch.testing.assert_close(constant_affine(matrix, constants, past), want)
+    matrices = matrix.expand(steps + 1, 2, 3, 3)
+    if reverse:
+        want = slow_affine(matrices, torch.cat((constants, past[None])), True)[:-1]
+    else:
+        want = slow_affine(matrices, torch.cat((past[None], constants)), False)[1:]
+    torch.testing.assert_close(constant_affine(matrix, constants, past, reverse), want)
 
 
 @pytest.mark.parametrize("reverse", [False, True])

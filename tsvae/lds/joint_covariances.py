@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from tsvae.lds.joint_elimination import JointPrecision, eliminate
 from tsvae.lds.linalg import symmetrize
 from tsvae.lds.scans import congruence_loop
-from tsvae.lds.steady import SHORTEST, Run, common_runs, equal_runs
+from tsvae.lds.steady import SETTLING_FROM, Run, common_runs, equal_runs
 
 # Numbers of a block of steps that the backward pass takes at once: it stays in the cache.
 BLOCK = 1 << 18
@@ -192,7 +192,7 @@ def _smoother_adjoint(
 
 def _both(runs: list[Run], constants: Tensor) -> list[Run]:
     """Those of ``runs`` over which the constants stay the same, too."""
-    if all(run.stop - run.start < SHORTEST for run in runs):
+    if all(run.stop - run.start < SETTLING_FROM for run in runs):
         return []
     return common_runs(runs, equal_runs(constants))
 

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from tsvae.lds.linalg import identity_like
-from tsvae.lds.steady import Run, Settling, equal_runs
+from tsvae.lds.steady import SETTLING_FROM, Run, Settling, equal_runs
 
 # float32 is enough where squared pivots of M are at least this share of the largest entry of Q^-1:
 # rounding of the difference Omega then stays below 1e-4 of M.
@@ -267,7 +267,7 @@ def _constants(given: JointPrecision, dtype: torch.dtype, whole: bool) -> _Const
 def _runs(given: JointPrecision, blocks: _Constants) -> list[Run]:
     """Find runs of equal blocks H_tt; the last step, which nothing follows, ends them."""
     inner = slice(0, given.followed.shape[0] - 1)
-    if inner.stop < 1:
+    if inner.stop < SETTLING_FROM:
         return []
     if blocks.excess is None:
         return equal_runs(given.potential[inner])

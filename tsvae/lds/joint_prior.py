@@ -27,8 +27,8 @@ class Prior(NamedTuple):
         Initial, arriving, coupling and leaving blocks.
     roots : tuple of Tensor (G, K, K)
         R with ``R'R`` the initial and the arriving block.
-    log_det : Tensor (G,)
-        log-determinant of the prior's joint precision.
+    log_det : Tensor
+        log-determinant of the prior's joint precision, all groups'.
     """
 
     blocks: tuple[Tensor, Tensor, Tensor, Tensor]

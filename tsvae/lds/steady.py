@@ -23,6 +23,7 @@ from torch import Tensor
 
 CHECK_EVERY = 4  # steps between two looks at whether a recursion has settled
 SHORTEST = 12  # a run of fewer steps is not worth the search
+SETTLING_FROM = 32  # most recursions need 16 steps and more, and looking costs several
 CHUNKED_FROM = 48  # likewise for chunks
 VIEWS = 16  # steps that ``Steps`` splits at a time
 TINY = 1e-300
@@ -101,7 +102,7 @@ class Settling:
     """
 
     def __init__(self, runs: list[Run], dtype: torch.dtype, tolerance: float | None = None) -> None:
-        self.starts = {run.start: run for run in runs if run.stop - run.start >= SHORTEST}
+        self.starts = {run.start: run for run in runs if run.stop - run.start >= SETTLING_FROM}
         self.run: Run | None = None
         self.past: Tensor | None = None
         self.change: list[float] | None = None
