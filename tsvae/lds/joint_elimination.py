@@ -209,7 +209,7 @@ def _run_elimination(given: JointPrecision, work: Elimination) -> None:
             totals[at].baddbmm_(turned_t[half], turned[half], alpha=-1.0)
         work.factor(totals[at], failed[at], inverses[at])
         torch.bmm(inverses[at], towards, out=turned[at])
-        end = settling.stop(step, inverses[at]) if settling.looks(step) else None
+        end = settling.stop(inverses[at]) if settling.looks(step) else None
         at, step = at + 1, step + 1
         if end is not None:
             work.runs.append(Run(step - 1, end))

@@ -132,7 +132,7 @@ def congruence_loop(
     state = target[now].copy_(constant[now])
     half, step = torch.empty_like(state), 1
     while step < n_steps:
-        end = settling.stop(step - 1, state) if settling.looks(step - 1) else None
+        end = settling.stop(state) if settling.looks(step - 1) else None
         if end is not None:
             rest = slice(step, end) if not reverse else slice(n_steps - end, n_steps - step)
             out[rest] = state

@@ -117,11 +117,13 @@ class Settling:
         run = self.run
         return run is not None and step < run.stop - 1 and (step - run.start) % CHECK_EVERY == 0
 
-    def stop(self, step: int, state: Tensor) -> int | None:
-        """End of the run if its remaining steps equal ``state (N, K, K)``, else None."""
-        if not self.looks(step):
+    def stop(self, state: Tensor) -> int | None:
+        """End of the run if its remaining steps equal ``state (N, K, K)``, else None.
+
+        To be asked where ``looks(step)``.
+        """
+        if self.run is None:
             return None
-        assert self.run is not None
         settled = self.past is not None and self._settled(state, self.past)
         self.past = state.clone()
         return self.run.stop if settled else None
@@ -195,38 +197,43 @@ def constant_affine(
     -------
     Tensor (L, N, R, K)
     """
-    n_steps, n, rows, size = constants.shape
+    n_steps = constants.shape[0]
     if out is None:
         out = torch.empty_like(constants, memory_format=torch.contiguous_format)
-    width = math.isqrt(n_steps) if n_steps >= CHUNKED_FROM else 1
-    count = n_steps // width if width > 1 else 0
-    whole = count * width
+    width = math.isqrt(n_steps)
     # Steps that fill no chunk are the last visited.
+    whole = n_steps // width * width if n_steps >= CHUNKED_FROM else 0
     inside, rest = slice(0, whole), slice(whole, n_steps)
     if reverse:
         inside, rest = slice(n_steps - whole, n_steps), slice(0, n_steps - whole)
-    if count:
-        chunks = constants[inside].unflatten(0, (count, width))
-        local = chunks.new_empty(width, n, count, rows, size)
-        local.copy_(chunks.permute(1, 2, 0, 3, 4))
-        _accumulate(matrix, local.flatten(2, 3), reverse)
-        powers = _powers(matrix, width)
-        # Every chunk is given the state before it.
-        ends = local[0 if reverse else -1].transpose(0, 1)
-        states = torch.cat((ends, past[None]) if reverse else (past[None], ends))
-        _accumulate(powers[-1], states, reverse)
-        before, past = (states[1:], states[0]) if reverse else (states[:-1], states[-1])
-        steps = (powers.flip(0) if reverse else powers).permute(1, 2, 0, 3).flatten(2)
-        carried = (before.transpose(0, 1).flatten(1, 2) @ steps).unflatten(2, (width, size))
-        carried = carried.unflatten(1, (count, rows)).permute(1, 3, 0, 2, 4)
-        target = out[inside].unflatten(0, (count, width))
-        torch.add(local.permute(2, 0, 1, 3, 4), carried, out=target)
+    if whole:
+        chunks, target = (x[inside].unflatten(0, (-1, width)) for x in (constants, out))
+        past = _chunked(matrix, chunks, past, reverse, target)
     if whole < n_steps:
         edge = (constants[rest], past[None]) if reverse else (past[None], constants[rest])
         states = torch.cat(edge)
         _accumulate(matrix, states, reverse)
         out[rest] = states[:-1] if reverse else states[1:]
     return out
+
+
+def _chunked(matrix: Tensor, chunks: Tensor, past: Tensor, reverse: bool, out: Tensor) -> Tensor:
+    """Run over chunks ``(C, c, N, R, K)`` into ``out``; return the last visited state."""
+    count, width, n, rows, size = chunks.shape
+    local = chunks.new_empty(width, n, count, rows, size)
+    local.copy_(chunks.permute(1, 2, 0, 3, 4))
+    _accumulate(matrix, local.flatten(2, 3), reverse)
+    powers = _powers(matrix, width)
+    # Every chunk is given the state before it.
+    ends = local[0 if reverse else -1].transpose(0, 1)
+    states = torch.cat((ends, past[None]) if reverse else (past[None], ends))
+    _accumulate(powers[-1], states, reverse)
+    before = states[1:] if reverse else states[:-1]
+    steps = (powers.flip(0) if reverse else powers).permute(1, 2, 0, 3).flatten(2)
+    carried = before.transpose(0, 1).flatten(1, 2) @ steps
+    carried = carried.unflatten(2, (width, size)).unflatten(1, (count, rows))
+    torch.add(local.permute(2, 0, 1, 3, 4), carried.permute(1, 3, 0, 2, 4), out=out)
+    return states[0 if reverse else -1]
 
 
 def _accumulate(matrix: Tensor, states: Tensor, reverse: bool) -> None:
