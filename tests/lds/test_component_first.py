@@ -11,6 +11,7 @@ import torch
 from tsvae import lds
 from tsvae.lds import components, filtering, recursions
 from tsvae.lds.joint_means import Noise
+from tsvae.lds.passes import GroupedPass
 from tsvae.lds.scans import affine_scan, congruence_scan, covariance_recursion
 
 STEPS = [1, 2, 3, 6, 7, 8, 13, 64, 101]
@@ -120,7 +121,7 @@ def _symmetric(params):
     )
 
 
-def _run(given, lengths):
+def _run(given, lengths, outcome=_outcome):
     """Results and gradients with respect to everything given."""
     leaves = []
 
@@ -131,7 +132,7 @@ def _run(given, lengths):
         return type(value)(*map(leaf, value)) if isinstance(value, tuple) else value
 
     params, potentials, known = (leaf(part) for part in given)
-    results, total = _outcome(_symmetric(params), potentials, known, lengths)
+    results, total = outcome(_symmetric(params), potentials, known, lengths)
     grads = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
     return results, [g if g.ndim < 4 else 0.5 * (g + g.mT) for g in grads]
 
@@ -186,7 +187,7 @@ def _sampled(moments, way, noise):
             torch.stack([layout.planes_in(draw) for draw in noise[:, j]], dim=-2).flatten(-3, -2)
             for j in range(kinds)
         ]
-        return moments.samples_from(*parts, n_samples)
+        return moments.samples_from(parts[0], n_samples)
     parts = [layout.samples_in(noise[:, j]) for j in range(kinds)]
     return moments.samples_from(Noise(*parts), n_samples)
 
@@ -195,7 +196,7 @@ def _sampled(moments, way, noise):
     ("way", "size"), [("planes", 1), ("planes", 2), ("short", 2), ("joint", 2), ("joint", 3)]
 )
 @pytest.mark.parametrize("sharing", ["shared", "own"])
-def test_perturbed_means_are_draws_from_the_posterior(oracle, monkeypatch, way, size, sharing):
+def test_draws_have_the_law_of_the_posterior(oracle, monkeypatch, way, size, sharing):
     """z = mean + L noise, and the map L, read off column by column, squares to the covariance."""
     monkeypatch.setattr(filtering, "ways", lambda *shape: (way,))
     steps, n_series = 5, 4
@@ -223,6 +224,35 @@ def test_perturbed_means_are_draws_from_the_posterior(oracle, monkeypatch, way, 
             if t + 1 < steps:
                 want = smoothed.cross_covariance[row, t, g]
                 torch.testing.assert_close(spread[t, part, t + 1, part], want)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("sharing", ["shared", "own", "indexed"])
+@pytest.mark.parametrize("block", [None, 20])
+@pytest.mark.parametrize("steps", [1, 2, 17])
+def test_draws_equal_the_stepwise_ones(oracle, monkeypatch, size, sharing, block, steps):
+    """The same map from normal numbers to paths, and the same gradients."""
+    monkeypatch.setattr(components, "BLOCK", block or components.BLOCK)
+    rng = np.random.default_rng(steps)
+    given = _leaves(oracle, rng, 2, size, sharing, steps, True, 1)
+    noise = torch.from_numpy(rng.normal(size=(2, *given[1].linear.shape)))
+    weights = torch.from_numpy(rng.normal(size=noise.shape))
+
+    def outcome(params, potentials, known, lengths):
+        filtered = lds.filter_states(params, potentials, known, lengths)
+        if isinstance(filtered.moments, GroupedPass):
+            draws = _sampled(filtered.moments, "planes", noise[:, None])
+        else:
+            draws = lds.sample_posterior(params, filtered, noise=noise)
+        return draws, (draws * weights).sum() + draws.square().sum()
+
+    found = []
+    for way in ("planes", "stepwise"):
+        monkeypatch.setattr(filtering, "ways", lambda *shape, way=way: (way,))
+        draws, grads = _run(given, None, outcome)
+        found.append((draws, *grads))
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize("radius", [0.9, 1.0])

@@ -176,6 +176,33 @@ def _riccati_gradients(
     return grad_a, grad_q, grad_precision
 
 
+class BackwardLaws(NamedTuple):
+    """Gains (K, K, T-1, P, 1, G) and covariances (K, K, T, P, 1, G) of z_t given z_{t+1}."""
+
+    gain: Tensor
+    covariance: Tensor
+
+    def expand(self, index: Tensor | None) -> BackwardLaws:
+        """Repeat for each series of uneven patterns."""
+        if index is None:
+            return self
+        return BackwardLaws(*(part.index_select(-3, index) for part in self))
+
+
+@torch.no_grad()
+def backward_laws(
+    filtered: Tensor, predicted: Tensor, transition: Tensor, noise: Tensor
+) -> BackwardLaws:
+    """Laws of z_t given z_{t+1}, constants; the last one is the filtered one."""
+    covariance = torch.empty_like(filtered, memory_format=torch.contiguous_format)
+    steps(covariance, -1).copy_(steps(filtered, -1))
+    gain, found = by_blocks(
+        _conditionals, steps(filtered, 0, -1), steps(predicted, 1), transition, noise
+    )
+    steps(covariance, 0, -1).copy_(found)
+    return BackwardLaws(gain, covariance)
+
+
 class SmoothedCovariances(NamedTuple):
     """``smoothed (K, K, T, P, 1, G)`` and, one step shorter, ``cross = Cov(z_t, z_{t+1})``."""
 
@@ -184,12 +211,11 @@ class SmoothedCovariances(NamedTuple):
 
 
 def smooth_covariances(
-    covariances: GroupedCovariances, transition: Tensor, noise: Tensor
+    covariances: GroupedCovariances, transition: Tensor, laws: BackwardLaws
 ) -> SmoothedCovariances:
-    """Run the Rauch-Tung-Striebel recursion of covariances."""
-    noise = noise.detach()  # Q acts through the predicted covariance
+    """Run the Rauch-Tung-Striebel recursion of covariances; Q acts through the predicted ones."""
     outputs = _SmoothCovariances.apply(  # type: ignore[no-untyped-call]
-        covariances.filtered, covariances.predicted, transition, noise
+        laws, covariances.filtered, covariances.predicted, transition
     )
     return SmoothedCovariances(*outputs)
 
@@ -197,12 +223,9 @@ def smooth_covariances(
 class _SmoothCovariances(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, filtered: Tensor, predicted: Tensor, transition: Tensor, noise: Tensor
+        ctx: Any, laws: BackwardLaws, filtered: Tensor, predicted: Tensor, transition: Tensor
     ) -> tuple[Tensor, Tensor]:
-        gain, joseph = by_blocks(
-            _conditionals, steps(filtered, 0, -1), steps(predicted, 1), transition, noise
-        )
-        constants = torch.cat((joseph, steps(filtered, -1)), dim=TIME)
+        gain, constants = laws
         smoothed = congruences(gain, constants, reverse=True)
         _make_symmetric(smoothed)
         (cross,) = by_blocks(lambda g, s: (times_matrix(g, s),), gain, steps(smoothed, 1))
@@ -236,7 +259,7 @@ class _SmoothCovariances(torch.autograd.Function):
         # The last smoothed covariance is the filtered one.
         grad_filtered = torch.cat((now, symmetric(steps(adjoint, -1))), dim=TIME)
         grad_predicted = torch.cat((torch.zeros_like(steps(adjoint, 0, 1)), ahead), dim=TIME)
-        return grad_filtered, grad_predicted, sums.sum(TIME, keepdim=True), None
+        return None, grad_filtered, grad_predicted, sums.sum(TIME, keepdim=True)
 
 
 def _make_symmetric(matrix: Tensor) -> None:

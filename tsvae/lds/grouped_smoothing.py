@@ -1,4 +1,4 @@
-r"""Smoothed means and samples of groups of one or two dimensions, with hand-written gradients.
+r"""Smoothed means of groups of one or two dimensions, with hand-written gradients.
 
 Component-first arrays (module ``components``). With the filter's m, :math:`m^+`, :math:`\rho` and
 :math:`E_t = A J_t` (module ``grouped_means``), :math:`\xi_t = \partial \log Z / \partial m_t`
@@ -27,10 +27,6 @@ without drift and start (one more pass), :math:`\omega` its :math:`\xi`:
 
 The energy adds its own, :math:`\partial_z U = \xi_t - A'\xi_{t+1}` to g and :math:`-\xi` to
 :math:`\omega` above, where :math:`\bar Q` gains :math:`-\tfrac12\xi\xi'`.
-
-**Samples** (perturb and optimise; Papandreou & Yuille 2010; Durbin & Koopman 2002): the minimiser
-is a draw from q when :math:`m_0`, every :math:`c_t` and every :math:`h_t` move by normal numbers of
-covariance :math:`\Sigma_0`, Q and :math:`\Lambda_t`.
 """
 
 from __future__ import annotations

@@ -13,9 +13,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tsvae.lds.components import times_vector
 from tsvae.lds.filter_result import Chain
-from tsvae.lds.grouped_covariances import GroupedCovariances, StepMatrices, filter_covariances
+from tsvae.lds.grouped_covariances import (
+    BackwardLaws,
+    GroupedCovariances,
+    StepMatrices,
+    backward_laws,
+    filter_covariances,
+)
+from tsvae.lds.grouped_draws import deviations
 from tsvae.lds.grouped_means import (
     ChainInputs,
     GroupedMeans,
@@ -27,7 +33,6 @@ from tsvae.lds.grouped_means import (
 from tsvae.lds.grouped_smoothing import GroupedSmoothed, SmoothedInputs, smooth_means
 from tsvae.lds.grouped_sums import log_normalizers, quadratic_sums
 from tsvae.lds.layout import SeriesLayout, matrices_out, matrix_planes_view, to_planes
-from tsvae.lds.linalg import root_or_zero, safe_cholesky
 from tsvae.lds.parameters import LDSParameters
 
 
@@ -47,16 +52,10 @@ class ExcessPlanes(NamedTuple):
     ----------
     weight : Tensor (K, K, T, 1 or P, 1, G)
     shift : Tensor (K, T, 1 or P, 1 or R, G)
-    root : Tensor (K, K, 1, 1, 1, G)
-        Cholesky factor of ``weight`` where it applies.
-    followed : Tensor (T, 1 or P, 1, 1)
-        1 there, else 0.
     """
 
     weight: Tensor
     shift: Tensor
-    root: Tensor
-    followed: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,62 +146,48 @@ class GroupedPass:
 
     def smooth(self) -> GroupedSmoothed:
         """Smoothed means and the mean part of the local KL."""
-        inputs = self._smoothed_inputs(self.inputs.linear, self.inputs.drift, self.inputs.start)
-        return smooth_means(inputs, self.matrices, self._constant_planes)
+        return self._smoothed
 
-    def _smoothed_inputs(self, linear: Tensor, drift: Tensor, start: Tensor) -> SmoothedInputs:
+    @cached_property
+    def _smoothed(self) -> GroupedSmoothed:
         own = self.parameters
-        return SmoothedInputs(
-            linear,
-            drift,
-            start,
-            own.transition,
-            own.noise,
-            own.initial,
-            self.inputs.precision,
+        inputs = SmoothedInputs(
+            *self.inputs[:3], own.transition, own.noise, own.initial, self.inputs.precision
         )
+        with torch.set_grad_enabled(self.differentiable):
+            return smooth_means(inputs, self.matrices, self._constant_planes)
 
-    @property
-    def diagonal(self) -> bool:
-        """Whether the potentials' precisions are diagonal."""
-        return self.potential.ndim == 5
+    @cached_property
+    def laws(self) -> BackwardLaws:
+        """Laws of each state given the next one."""
+        own, found = self.parameters, self.covariances
+        return backward_laws(found.filtered, found.predicted, own.transition, own.noise)
 
     def sample(self, n_samples: int, generator: torch.Generator) -> Tensor:
-        """Joint samples ``(S, B, T, D)`` of all states, for diagonal potentials."""
+        """Joint samples ``(S, B, T, D)`` of all states."""
         linear = self.inputs.linear
         shape = (*linear.shape[:3], linear.shape[3] * n_samples, linear.shape[4])
+        epsilon = torch.randn(shape, generator=generator, dtype=linear.dtype, device=linear.device)
+        return self.samples_from(epsilon, n_samples)
 
-        def draw() -> Tensor:
-            return torch.randn(shape, generator=generator, dtype=linear.dtype, device=linear.device)
-
-        return self.samples_from(draw(), draw(), draw() if self.excess else None, n_samples)
-
-    def samples_from(
-        self, moves: Tensor, errors: Tensor, pulls: Tensor | None, n_samples: int
-    ) -> Tensor:
+    def samples_from(self, epsilon: Tensor, n_samples: int) -> Tensor:
         """Turn standard normal numbers ``(K, T, P, R * S, G)`` into samples ``(S, B, T, D)``."""
-        noise, initial = (
-            _root_planes(part) for part in (self.parameters.noise, self.parameters.initial)
+        found = self.covariances
+        filtered, predicted = (
+            self.layout.pattern_planes(part) for part in (found.filtered, found.predicted)
         )
-
-        def repeat(values: Tensor) -> Tensor:
-            wide = values.shape[-2] > 1
-            return values.repeat_interleave(n_samples, dim=-2) if wide else values
-
-        precision = self.layout.pattern_planes(self.potential)
-        linear = torch.addcmul(repeat(self.inputs.linear), root_or_zero(precision), errors)
-        if pulls is not None and self.excess is not None:
-            pulled = times_vector(self.excess.root, pulls)
-            linear = linear + self.excess.followed * pulled
-        drift = times_vector(noise, moves, plus=repeat(self.inputs.drift))
-        start = times_vector(initial, moves[:, :1], plus=self.inputs.start)
-        smoothed = smooth_means(self._smoothed_inputs(linear, drift, start), self.matrices)
-        draws = smoothed.mean.unflatten(-2, (-1, n_samples)).unbind(-2)
+        laws = self.laws.expand(self.layout.expand)
+        drawn = deviations(laws, filtered, predicted, self.parameters.transition, epsilon)
+        mean = self.smooth().mean
+        if n_samples == 1:
+            return self.layout.planes_out(mean + drawn)[None]
+        states = mean.unsqueeze(-2) + drawn.unflatten(-2, (-1, n_samples))
+        draws = states.unbind(-2)
         return torch.stack([self.layout.planes_out(planes.contiguous()) for planes in draws])
 
     def potential_spread(self, covariance: Tensor) -> Tensor:
         """``sum_t,g tr(Lambda S)`` of the potentials alone, one number per pattern."""
-        if self.diagonal:
+        if self.potential.ndim == 5:
             covariance = covariance.diagonal(dim1=0, dim2=1).movedim(-1, 0)
             return (self.potential * covariance).sum((0, 1, 3, 4))
         return (self.potential * covariance).sum((0, 1, 2, 4, 5))
@@ -275,12 +260,6 @@ def _parameter_planes(params: LDSParameters) -> ParameterPlanes:
     )
 
 
-def _root_planes(matrices: Tensor) -> Tensor:
-    """Cholesky factors of parameter planes ``(K, K, 1, 1, 1, G)``."""
-    blocks = matrices[:, :, 0, 0, 0].permute(2, 0, 1)
-    return matrix_planes_view(safe_cholesky(blocks)[None, None])
-
-
 def _potential_planes(precision: Tensor, params: LDSParameters) -> Tensor:
     if precision.ndim == 3:
         return to_planes(precision, precision.shape[0], params.group_size)
@@ -308,10 +287,9 @@ def _excess_planes(params: LDSParameters, chain: Chain, layout: SeriesLayout) ->
     size = params.group_size
     own = params.excess.precision[:, :size, :size]
     weight = matrix_planes_view(own[None, None]).contiguous()
-    root = matrix_planes_view(safe_cholesky(own)[None, None])
     shift, followed = chain.excess.linear, chain.excess.followed.mT[:, :, None, None]
     if chain.excess.by_series:
         shift = layout.planes_in(shift)
     else:
         shift = layout.pattern_planes(to_planes(shift, shift.shape[0], size))
-    return ExcessPlanes(weight * followed, shift, root, layout.pattern_planes(followed))
+    return ExcessPlanes(weight * followed, shift)

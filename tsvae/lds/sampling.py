@@ -26,8 +26,9 @@ def sample_posterior(
 ) -> Tensor:
     r"""Draw whole paths from q(z), differentiable in everything (reparameterised).
 
-    With a generator and diagonal potentials, smoothed means of perturbed data (module
-    ``grouped_smoothing``), which costs no more than means. Otherwise the last state is drawn from
+    With a generator, groups of one or two are drawn around their smoothed means (module
+    ``grouped_draws``), larger ones with diagonal potentials as smoothed means of perturbed data
+    (``joint_means``), which costs no more than means. Otherwise the last state is drawn from
     its filtered law, then
     :math:`z_t = G_t z_{t+1} + \mathrm{offset}_t + V_t^{1/2} \epsilon_t` backwards
     (Frühwirth-Schnatter 1994; Carter & Kohn 1994).
@@ -58,7 +59,9 @@ def sample_posterior(
     if conditionals is None:
         found = filtered.moments
         drawn = generator if noise is None else None
-        if drawn is not None and isinstance(found, JointPass | GroupedPass) and found.diagonal:
+        if drawn is not None and isinstance(found, GroupedPass):
+            return found.sample(n_samples, drawn)
+        if drawn is not None and isinstance(found, JointPass) and found.diagonal:
             return found.sample(n_samples, drawn)
         conditionals = backward_conditionals(params, filtered)
     mean = filtered.filtered_mean

@@ -175,7 +175,7 @@ def _smooth_joint(filtered: FilterResult, joint: JointPass) -> SmootherResult:
 def _smooth_planes(filtered: FilterResult, grouped: GroupedPass) -> SmootherResult:
     states = grouped.smooth()
     covariance, cross = smooth_covariances(
-        grouped.covariances, grouped.parameters.transition, grouped.parameters.noise
+        grouped.covariances, grouped.parameters.transition, grouped.laws
     )
     return SmootherResult(
         smoothed_mean=filtered.layout.planes_out(states.mean),

@@ -1,0 +1,169 @@
+r"""Draws around smoothed means for groups of one or two dimensions, with hand-written gradients.
+
+A draw from q(z) is a smoothed mean plus a deviation that needs no data. From
+:math:`z_t | z_{t+1} \sim N(G_t z_{t+1} + \dots, V_t)` (module ``smoothing``),
+
+.. math::
+    e_t = G_t e_{t+1} + R_t \epsilon_t, \qquad R_t R_t' = V_t, \qquad z = \bar m + e.
+
+**Gradients.** With the adjoint :math:`y_{t+1} = G_t'y_t + \bar z_{t+1}` of the recursion,
+:math:`\bar G_t = y_t e_{t+1}'` and :math:`\bar R_t = y_t \epsilon_t'`, which Cholesky's
+differential turns into :math:`\bar V`. From :math:`V = S - G P G'` and :math:`G = S A' P^{-1}` (S
+filtered, P predicted one step later),
+
+.. math::
+    \bar S = \bar V - 2\,sym(\bar V G A) + sym(\bar G P^{-1} A), \quad
+    \bar P = G'\bar V G - sym(G'\bar G P^{-1}), \quad
+    \bar A = -2 G'\bar V S + P^{-1}\bar G' S .
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tsvae.lds.components import (
+    TIME,
+    by_blocks,
+    entries,
+    inverse,
+    outer_sums,
+    steps,
+    symmetric,
+    times_matrix,
+    times_vector,
+    transpose,
+)
+from tsvae.lds.grouped_covariances import PATTERNS, BackwardLaws
+from tsvae.lds.grouped_means import SERIES
+from tsvae.lds.recursions import affine
+
+
+def deviations(
+    laws: BackwardLaws, filtered: Tensor, predicted: Tensor, transition: Tensor, epsilon: Tensor
+) -> Tensor:
+    """Deviations of draws from the smoothed means, differentiable.
+
+    Parameters
+    ----------
+    laws : BackwardLaws
+        Of these covariances.
+    filtered, predicted : Tensor (K, K, T, P, 1, G)
+        Covariances; Q acts through the predicted ones.
+    transition : Tensor (K, K, 1, 1, 1, G)
+        A.
+    epsilon : Tensor (K, T, P, R, G)
+        Standard normal numbers.
+
+    Returns
+    -------
+    Tensor (K, T, P, R, G)
+    """
+    given = (laws, filtered, predicted, transition, epsilon)
+    drawn: Tensor = _Deviations.apply(*given)  # type: ignore[no-untyped-call]
+    return drawn
+
+
+class _Deviations(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        laws: BackwardLaws,
+        filtered: Tensor,
+        predicted: Tensor,
+        transition: Tensor,
+        epsilon: Tensor,
+    ) -> Tensor:
+        gain, covariance = laws
+        root, moved = by_blocks(_moved, covariance, epsilon)
+        drawn = affine(gain, moved, reverse=True)
+        ctx.save_for_backward(filtered, predicted, transition, gain, root, epsilon, drawn)
+        return drawn
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        filtered, predicted, a, gain, root, epsilon, drawn = ctx.saved_tensors
+        back = affine(transpose(gain), grad)
+        (grad_covariance,) = by_blocks(_covariance_gradient, back, epsilon, root)
+        grad_filtered = grad_covariance
+        grad_predicted = torch.zeros_like(predicted)
+        if back.shape[TIME] == 1:
+            return None, grad_filtered, grad_predicted, torch.zeros_like(a), None
+        (grad_gain,) = by_blocks(
+            lambda y, e: (outer_sums(y, e, SERIES),), steps(back, 0, -1), steps(drawn, 1)
+        )
+        now, ahead, sums = by_blocks(
+            _law_gradients,
+            steps(filtered, 0, -1),
+            steps(predicted, 1),
+            gain,
+            grad_gain,
+            steps(grad_covariance, 0, -1),
+            a,
+        )
+        steps(grad_filtered, 0, -1).copy_(now)
+        steps(grad_predicted, 1).copy_(ahead)
+        return None, grad_filtered, grad_predicted, sums.sum(TIME, keepdim=True), None
+
+
+def _moved(covariance: Tensor, epsilon: Tensor) -> tuple[Tensor, Tensor]:
+    """R and ``R eps``."""
+    root = _root(covariance)
+    return root, times_vector(root, epsilon)
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """Cholesky factors; what rounding leaves of a singular one stays positive."""
+    info = torch.finfo(covariance.dtype)
+    if covariance.shape[0] == 1:
+        return covariance.clamp_min(info.tiny).sqrt_()
+    v, c, _, w = entries(covariance)
+    out = torch.zeros_like(covariance, memory_format=torch.contiguous_format)
+    first, _, below, last = entries(out)
+    torch.clamp_min(v, info.tiny, out=first).sqrt_()
+    torch.div(c, first, out=below)
+    torch.addcmul(w, below, below, value=-1.0, out=last)
+    floor = torch.mul(w, info.eps).clamp_min_(info.tiny)
+    torch.maximum(last, floor, out=last).sqrt_()
+    return out
+
+
+def _covariance_gradient(back: Tensor, epsilon: Tensor, root: Tensor) -> tuple[Tensor]:
+    """Gradient of V, symmetric, from the adjoint of ``R eps``."""
+    if root.shape[0] == 1:
+        return (0.5 * outer_sums(back, epsilon, SERIES) / root,)
+    a, _, b, c = entries(root)
+    on_a, on_b, on_c = (
+        (back[i] * epsilon[j]).sum(SERIES, keepdim=True) for i, j in ((0, 0), (1, 0), (1, 1))
+    )
+    out = torch.empty_like(root)
+    first, right, left, last = entries(out)
+    torch.div(on_c, c, out=last).mul_(0.5)
+    on_b = torch.addcdiv(on_b, on_c * b, c, value=-1.0).div_(a)
+    torch.mul(on_b, 0.5, out=right)
+    left.copy_(right)
+    torch.div(torch.addcmul(on_a, on_b, b, value=-1.0), a, out=first).mul_(0.5)
+    return (out,)
+
+
+def _law_gradients(
+    current: Tensor,
+    ahead: Tensor,
+    gain: Tensor,
+    grad_gain: Tensor,
+    grad_covariance: Tensor,
+    a: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of S_t and P_{t+1}, and of A summed over patterns; module docstring."""
+    weight = times_matrix(grad_gain, inverse(ahead))
+    turned = times_matrix(grad_covariance, gain)
+    back = transpose(gain)
+    now = grad_covariance + symmetric(times_matrix(weight - 2.0 * turned, a))
+    grad_ahead = times_matrix(back, turned) - symmetric(times_matrix(back, weight))
+    slope = transpose(weight) - 2.0 * transpose(turned)
+    grad_a = times_matrix(slope, current).sum(PATTERNS, keepdim=True)
+    return now, symmetric(grad_ahead), grad_a
