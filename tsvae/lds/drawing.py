@@ -12,7 +12,7 @@ from tsvae.lds.parameters import LDSParameters
 from tsvae.lds.potentials import Potentials
 from tsvae.lds.sampling import sample_posterior
 from tsvae.lds.short_draws import LONGEST_CHAIN, MOST_CHAINS, draw_short_chains
-from tsvae.lds.smoothing import local_kl, smooth
+from tsvae.lds.smoothing import posterior_kl
 
 
 class StateDraws(NamedTuple):
@@ -69,7 +69,7 @@ def draw_states(
         return StateDraws(*draw_short_chains(params, like, potentials.precision, noise))
     filtered = filter_states(params, potentials, inputs, lengths)
     draws = sample_posterior(params, filtered, generator, n_samples)
-    return StateDraws(draws, local_kl(params, filtered, smooth(params, filtered)))
+    return StateDraws(draws, posterior_kl(params, filtered))
 
 
 def _are_short(params: LDSParameters, potentials: Potentials, lengths: Tensor | None) -> bool:

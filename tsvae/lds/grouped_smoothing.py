@@ -31,6 +31,7 @@ The energy adds its own, :math:`\partial_z U = \xi_t - A'\xi_{t+1}` to g and :ma
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -54,7 +55,6 @@ from tsvae.lds.grouped_means import (
     ChainInputs,
     GroupedMeans,
     constant_means,
-    sum_drift,
 )
 from tsvae.lds.recursions import affine
 
@@ -162,30 +162,35 @@ class _SmoothMeans(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_mean: _Gradient, grad_energy: _Gradient) -> tuple[_Gradient, ...]:
         transition, mean, disturbance = ctx.saved_tensors
-        scale = None if grad_energy is None else grad_energy[None, :, :, None]
-        slope = torch.zeros_like(mean) if grad_mean is None else grad_mean
-        if scale is not None:
-            slope = slope + scale * _slope(disturbance, transition)
+        scale = None if grad_energy is None else grad_energy[None, None, :, :, None]
+        slope = _slope(disturbance, transition, grad_mean, scale)
         back, moved = _adjoint(slope, transition, ctx.matrices)
-        own = None if scale is None else scale * disturbance
         (grad_precision,) = by_blocks(
             lambda w, z: (symmetric(outer_sums(w, z, SERIES)).neg_(),), back, mean
         )
-        grad_a, grad_q = by_blocks(
-            _parameter_gradients, moved, disturbance, own, _before(back), _before(mean)
-        )
-        if own is not None:
-            moved = moved - own
         drift_shape, start_shape = ctx.shapes
+        first, xi = steps(moved, 0, 1), steps(disturbance, 0, 1)
+        net = first if scale is None else first - scale * xi
+        grad_initial = _noise_gradient(first, xi, scale)
+        grad_a = grad_q = torch.zeros_like(grad_initial)
+        grad_drift = None
+        if mean.shape[TIME] > 1:
+            grad_a, grad_q, grad_drift = by_blocks(
+                partial(_parameter_gradients, scale=scale, shape=drift_shape),
+                steps(moved, 1),
+                steps(disturbance, 1),
+                steps(back, 0, -1),
+                steps(mean, 0, -1),
+            )
         return (
             None,
             None,
             back,
-            sum_drift(moved, drift_shape) if ctx.needs_input_grad[3] else None,
-            steps(moved, 0, 1).sum_to_size(start_shape),
-            steps(grad_a, 1).sum(TIME, keepdim=True),
-            steps(grad_q, 1).sum(TIME, keepdim=True),
-            steps(grad_q, 0, 1),
+            _whole_drift(grad_drift, back, drift_shape) if ctx.needs_input_grad[3] else None,
+            net.sum_to_size(start_shape),
+            grad_a.sum(TIME, keepdim=True),
+            grad_q.sum(TIME, keepdim=True),
+            grad_initial,
             grad_precision,
         )
 
@@ -209,12 +214,26 @@ def _energy(disturbance: Tensor, given: SmoothedInputs) -> Tensor:
     return 0.5 * total
 
 
-def _slope(disturbance: Tensor, transition: Tensor) -> Tensor:
-    """Compute the derivative of the energy by the means, ``xi_t - A'xi_{t+1}``."""
-    out = disturbance.clone()
+def _slope(
+    disturbance: Tensor, transition: Tensor, grad_mean: _Gradient, scale: _Gradient
+) -> Tensor:
+    """Gradient by the means: ``grad_mean``, and ``xi_t - A'xi_{t+1}`` of the energy, scaled."""
+    if scale is None:
+        return torch.zeros_like(disturbance) if grad_mean is None else grad_mean
+
+    def own(xi: Tensor, later: _Gradient, a: Tensor, given: _Gradient) -> tuple[Tensor]:
+        if later is not None:
+            xi = xi - times_vector(transpose(a), later)
+        return (scale * xi if given is None else torch.addcmul(given, scale, xi),)
+
+    out = torch.empty_like(disturbance)
+    now, end = (
+        None if grad_mean is None else steps(grad_mean, *part) for part in ((0, -1), (-1, None))
+    )
+    steps(out, -1).copy_(own(steps(disturbance, -1), None, transition, end)[0])
     if out.shape[TIME] > 1:
-        later = times_vector(transpose(transition), steps(disturbance, 1))
-        steps(out, 0, -1).sub_(later)
+        earlier, later = steps(disturbance, 0, -1), steps(disturbance, 1)
+        by_blocks(own, earlier, later, transition, now, into=(steps(out, 0, -1),))
     return out
 
 
@@ -224,18 +243,38 @@ def _adjoint(slope: Tensor, transition: Tensor, matrices: StepMatrices) -> _Path
     return _smooth(transition, matrices, constant_means(chain, matrices))
 
 
-def _before(states: Tensor) -> Tensor:
-    """Move every step's state one step ahead; the first row is not used."""
-    return torch.cat((steps(states, 0, 1), steps(states, 0, -1)), dim=TIME)
+def _noise_gradient(moved: Tensor, disturbance: Tensor, scale: _Gradient) -> Tensor:
+    """Gradient of Q by each step, summed over series and patterns."""
+    grad = outer_sums(moved, disturbance, SHARED)
+    if scale is not None:
+        grad -= 0.5 * outer_sums(scale * disturbance, disturbance, SHARED)
+    return symmetric(grad)
 
 
 def _parameter_gradients(
-    moved: Tensor, disturbance: Tensor, own: _Gradient, back: Tensor, mean: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Gradients of A and Q by each step, summed over series and patterns."""
-    grad_q = outer_sums(moved, disturbance, SHARED)
-    if own is not None:
-        grad_q -= 0.5 * outer_sums(own, disturbance, SHARED)
-        moved = moved - own
-    grad_a = outer_sums(disturbance, back, SHARED) + outer_sums(moved, mean, SHARED)
-    return grad_a, symmetric(grad_q)
+    moved: Tensor,
+    disturbance: Tensor,
+    back: Tensor,
+    mean: Tensor,
+    *,
+    scale: _Gradient,
+    shape: torch.Size,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients by each step: of A and Q, summed over series and patterns; of the drift.
+
+    ``back`` and ``mean`` are those of the step before; ``shape`` tells what shares the drift.
+    """
+    grad_q = _noise_gradient(moved, disturbance, scale)
+    net = moved if scale is None else torch.addcmul(moved, scale, disturbance, value=-1.0)
+    grad_a = outer_sums(disturbance, back, SHARED) + outer_sums(net, mean, SHARED)
+    axes = tuple(d for d in SHARED if shape[d] == 1)
+    return grad_a, grad_q, net.sum(axes, keepdim=True) if axes else net
+
+
+def _whole_drift(grad: _Gradient, like: Tensor, shape: torch.Size) -> Tensor:
+    """Gradient of the drift from that of its later steps, if any; the first one is unused."""
+    if grad is None:
+        return like.new_zeros(shape)
+    if shape[TIME] == 1:
+        return grad.sum(TIME, keepdim=True)
+    return torch.cat((grad.new_zeros(shape[0], 1, *shape[2:]), grad), dim=TIME)

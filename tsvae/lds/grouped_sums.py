@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tsvae.lds.components import outer_sums, symmetric, times_vector
+from tsvae.lds.components import TIME, by_blocks, outer_sums, symmetric, times_vector
 from tsvae.lds.grouped_covariances import ALL
 from tsvae.lds.grouped_means import SERIES, ChainInputs, GroupedMeans
 
@@ -27,28 +27,49 @@ def quadratic_sums(states: Tensor, weight: Tensor, linear: Tensor | None = None)
 class _QuadraticSums(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, linear: Tensor | None) -> Tensor:
-        pulled = times_vector(weight, states)
-        slope = pulled if linear is None else pulled - linear
+        slope, terms = by_blocks(_quadratic_terms, states, weight, linear)
         ctx.save_for_backward(states, slope)
         ctx.shapes = weight.shape, None if linear is None else linear.shape
-        total = pulled.mul(states).sum((0, 1, 4)).mul_(0.5)
-        return total if linear is None else total - (linear * states).sum((0, 1, 4))
+        return terms.sum((0, 1, 4))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[_Gradient, ...]:
         states, slope = ctx.saved_tensors
         weight_shape, linear_shape = ctx.shapes
-        scale = grad[None, :, :, None]
-        grad_states = slope * scale
-        grad_weight = grad_linear = None
-        if ctx.needs_input_grad[1] or linear_shape is not None:
+        scale = grad[None, None, :, :, None]
+        if not ctx.needs_input_grad[1] and linear_shape is None:
+            return slope * scale, None, None
+        shared = tuple(d for d in ALL[1:] if weight_shape[d] == 1)
+
+        def gradients(states: Tensor, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             scaled = states * scale
-            shared = tuple(d for d in ALL if weight_shape[d] == 1)
-            grad_weight = 0.5 * symmetric(outer_sums(scaled, states, shared))
-            if linear_shape is not None:
-                grad_linear = -scaled.sum_to_size(linear_shape)
-        return grad_states, grad_weight, grad_linear
+            linear = scaled if linear_shape is None else _sum_along(scaled, linear_shape)
+            return slope * scale, outer_sums(scaled, states, shared), linear
+
+        grad_states, grad_weight, grad_linear = by_blocks(gradients, states, slope)
+        grad_weight = 0.5 * symmetric(grad_weight)
+        if weight_shape[TIME] == 1:
+            grad_weight = grad_weight.sum(TIME, keepdim=True)
+        if linear_shape is None:
+            return grad_states, grad_weight, None
+        return grad_states, grad_weight, grad_linear.neg_().sum_to_size(linear_shape)
+
+
+def _quadratic_terms(
+    states: Tensor, weight: Tensor, linear: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """``Wx - b`` and, summed over components and groups, ``x'(Wx / 2 - b)``."""
+    pulled = times_vector(weight, states)
+    slope = pulled if linear is None else pulled - linear
+    half = 0.5 * pulled if linear is None else torch.add(slope, pulled, alpha=-0.5)
+    return slope, half.mul_(states).sum((0, 4), keepdim=True)
+
+
+def _sum_along(values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Sum over the axes, but time, that ``shape`` does not have."""
+    axes = tuple(d for d in (-3, -2, -1) if shape[d] == 1 and values.shape[d] > 1)
+    return values.sum(axes, keepdim=True) if axes else values
 
 
 def log_normalizers(means: GroupedMeans, inputs: ChainInputs) -> Tensor:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from tsvae.lds.filter_result import FilterResult, per_series
-from tsvae.lds.grouped_covariances import smooth_covariances
+from tsvae.lds.grouped_covariances import SmoothedCovariances, smooth_covariances
 from tsvae.lds.grouped_smoothing import GroupedSmoothed
 from tsvae.lds.joint_pass import JointPass
 from tsvae.lds.layout import covariances_out, matrices_out, matrix_planes_view, repeat_groups
@@ -174,9 +174,7 @@ def _smooth_joint(filtered: FilterResult, joint: JointPass) -> SmootherResult:
 
 def _smooth_planes(filtered: FilterResult, grouped: GroupedPass) -> SmootherResult:
     states = grouped.smooth()
-    covariance, cross = smooth_covariances(
-        grouped.covariances, grouped.parameters.transition, grouped.laws
-    )
+    covariance, cross = _covariances(grouped)
     return SmootherResult(
         smoothed_mean=filtered.layout.planes_out(states.mean),
         smoothed_covariance=matrices_out(covariance),
@@ -279,7 +277,8 @@ def local_kl(params: LDSParameters, filtered: FilterResult, smoothed: SmootherRe
         Non-negative for plug-in parameters, up to rounding.
     """
     if smoothed.planes is not None and isinstance(filtered.moments, GroupedPass):
-        return _local_kl_planes(filtered, filtered.moments, smoothed)
+        covariance = matrix_planes_view(smoothed.smoothed_covariance)
+        return _local_kl_planes(filtered, filtered.moments, smoothed.planes, covariance)
     if isinstance(filtered.moments, JointPass):
         return _local_kl_joint(filtered, filtered.moments)
     layout = filtered.layout
@@ -297,18 +296,41 @@ def local_kl(params: LDSParameters, filtered: FilterResult, smoothed: SmootherRe
     return kl + _excess_cost(params, filtered, smoothed)
 
 
+def posterior_kl(params: LDSParameters, filtered: FilterResult) -> Tensor:
+    """``local_kl`` where smoothed moments are wanted for nothing else.
+
+    Parameters
+    ----------
+    params : LDSParameters
+        Those given to the filter.
+    filtered : FilterResult
+
+    Returns
+    -------
+    Tensor (B,)
+    """
+    moments = filtered.moments
+    if isinstance(moments, GroupedPass):
+        return _local_kl_planes(filtered, moments, moments.smooth(), _covariances(moments).smoothed)
+    if isinstance(moments, JointPass):
+        return _local_kl_joint(filtered, moments)
+    return local_kl(params, filtered, smooth(params, filtered))
+
+
+def _covariances(grouped: GroupedPass) -> SmoothedCovariances:
+    return smooth_covariances(grouped.covariances, grouped.parameters.transition, grouped.laws)
+
+
 def _local_kl_planes(
-    filtered: FilterResult, grouped: GroupedPass, smoothed: SmootherResult
+    filtered: FilterResult, grouped: GroupedPass, states: GroupedSmoothed, covariance: Tensor
 ) -> Tensor:
-    assert smoothed.planes is not None
     # The excess is in Lambda and its expectation is added back: only the potentials' own remains.
-    spread = grouped.potential_spread(matrix_planes_view(smoothed.smoothed_covariance))
-    shared = 0.5 * (grouped.log_det() - spread)
-    kl = filtered.layout.slot_values(smoothed.planes.energy)
+    shared = 0.5 * (grouped.log_det() - grouped.potential_spread(covariance))
+    kl = filtered.layout.slot_values(states.energy)
     kl = kl + per_series(shared, filtered.pattern, filtered.n_series)
     if filtered.excess is None:
         return kl
-    cost = filtered.layout.slot_values(grouped.excess_cost(smoothed.planes))
+    cost = filtered.layout.slot_values(grouped.excess_cost(states))
     return kl + cost - filtered.excess.constant
 
 
