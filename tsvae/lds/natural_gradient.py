@@ -36,26 +36,33 @@ Their sum in the coordinates xi is what ``backward`` returns as the gradient of 
 with step rho on xi is the conjugate update :math:`\eta \leftarrow \eta - \rho\nabla_t L` to first
 order.
 
-Factors hold a few numbers each: calls, not arithmetic, make the price, so this room works on the
-host in numpy, in float64, whatever device the states are on.
+This is worked out on the host (module ``natural_factor``), whatever device the states are on.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import special
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tsvae.lds.natural import LOG_LIMIT, Expectations, FactorSize
+from tsvae.lds.natural import Expectations, FactorSize
+from tsvae.lds.natural_factor import (
+    Array,
+    Factor,
+    Phi,
+    Root,
+    arrangement,
+    factor_of,
+    gram,
+    phi_of,
+    to_device,
+    to_host,
+)
 from tsvae.lds.priors import MNIW
-
-Array = NDArray[Any]
 
 
 class PriorFactor(NamedTuple):
@@ -87,7 +94,7 @@ def prior_factor(prior: MNIW) -> PriorFactor:
     -------
     PriorFactor
     """
-    scale, degrees, mean, precision = (_host(part) for part in prior)
+    scale, degrees, mean, precision = (to_host(part) for part in prior)
     k, n = mean.shape[-2:]
     gammas = special.gammaln(0.5 * (degrees[:, None] - np.arange(k))).sum()
     logs = k * (n + np.linalg.slogdet(precision)[1]) + degrees * np.linalg.slogdet(scale)[1]
@@ -157,115 +164,6 @@ def natural_kl(xi: Tensor, size: FactorSize, prior: PriorFactor) -> Tensor:
     return natural_terms(xi, size, prior).kl
 
 
-def _host(tensor: Tensor) -> Array:
-    array: Array = tensor.detach().cpu().double().numpy()
-    return array
-
-
-def _sent(array: Array, like: Tensor) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array)).to(like)
-
-
-class _Arrangement(NamedTuple):
-    """Where the numbers of a factor lie in xi, which holds ``mean, scale, rows, degrees``.
-
-    Attributes
-    ----------
-    logs : ndarray (K + L + 1,)
-        Log-diagonals of S and V, log(nu - (K - 1)).
-    units : tuple of ndarray (K, K), (L, L)
-        Unit lower-triangular factors of S and V, in xi followed by a zero and a one.
-    belows : tuple of ndarray
-        Flat positions in such a factor of the entries below the diagonal.
-    """
-
-    logs: Array
-    units: tuple[Array, Array]
-    belows: tuple[Array, Array]
-
-
-@lru_cache(maxsize=64)
-def _arrangement(size: FactorSize) -> _Arrangement:
-    k, n = size
-    scale, rows = k * n, k * n + k * (k + 1) // 2
-    zero = size.n_free
-    units, belows = [], []
-    for width, start in ((k, scale), (n, rows)):
-        unit = np.full((width, width), zero)
-        np.fill_diagonal(unit, zero + 1)
-        row, column = np.tril_indices(width, -1)
-        unit[row, column] = start + width + np.arange(len(row))
-        units.append(unit)
-        belows.append(row * width + column)
-    logs = np.array([*range(scale, scale + k), *range(rows, rows + n), zero - 1])
-    return _Arrangement(logs, (units[0], units[1]), (belows[0], belows[1]))
-
-
-class _Root(NamedTuple):
-    """Cholesky factor of S or V, its inverse and its log-diagonal."""
-
-    root: Array
-    inverse: Array
-    logs: Array
-
-
-class _Factor(NamedTuple):
-    """M, roots of S and V, and nu."""
-
-    mean: Array
-    scale: _Root
-    rows: _Root
-    degrees: Array
-
-
-def _factor(xi: Array, size: FactorSize) -> _Factor:
-    k, n = size
-    at = _arrangement(size)
-    logs = xi[:, at.logs].clip(-LOG_LIMIT, LOG_LIMIT)
-    scales = np.exp(logs)
-    wide = np.concatenate((xi, np.zeros((len(xi), 1)), np.ones((len(xi), 1))), axis=1)
-    roots = []
-    for unit, start, stop in ((at.units[0], 0, k), (at.units[1], k, k + n)):
-        root = wide[:, unit] * scales[:, None, start:stop]
-        roots.append(_Root(root, _inverse_of_lower(root), logs[:, start:stop]))
-    mean = xi[:, : k * n].reshape(-1, k, n)
-    return _Factor(mean, roots[0], roots[1], scales[:, -1] + (k - 1))
-
-
-def _inverse_of_lower(root: Array) -> Array:
-    eye = torch.eye(root.shape[-1], dtype=torch.float64)
-    found: Array = torch.linalg.solve_triangular(torch.from_numpy(root), eye, upper=False).numpy()
-    return found
-
-
-def _gram(left: Array) -> Array:
-    """``left' left`` for every group."""
-    product: Array = left.transpose(0, 2, 1) @ left
-    return product
-
-
-class _Phi(NamedTuple):
-    """``Expectations``, V^-1, and what the KL takes over: (nu - k) / 2 and sums of digammas."""
-
-    expectations: tuple[Array, Array, Array, Array]
-    inverse_rows: Array
-    halves: Array
-    digammas: Array
-
-
-def _phi(factor: _Factor) -> _Phi:
-    k = factor.mean.shape[1]
-    half = 0.5 * factor.degrees
-    halves = half[:, None] - 0.5 * np.arange(k)
-    digammas = special.psi(halves).sum(1)
-    root = factor.scale.root / np.sqrt(factor.degrees)[:, None, None]
-    noise = root @ root.transpose(0, 2, 1)
-    inverse_rows = _gram(factor.rows.inverse)
-    log_det = 0.5 * (digammas - k * np.log(half))
-    phi = (factor.mean, noise, k * inverse_rows, log_det)
-    return _Phi(phi, inverse_rows, halves, digammas)
-
-
 class _Divergence(NamedTuple):
     """The KL, and what its direction takes over.
 
@@ -281,7 +179,7 @@ class _Divergence(NamedTuple):
     spread: Array
 
 
-def _divergence(factor: _Factor, phi: _Phi, prior: PriorFactor) -> _Divergence:
+def _divergence(factor: Factor, phi: Phi, prior: PriorFactor) -> _Divergence:
     """``kl_divergence``, summed over groups."""
     k = factor.mean.shape[1]
     scale_p, nu_p, mean_p, rows_p, constant = prior
@@ -290,7 +188,7 @@ def _divergence(factor: _Factor, phi: _Phi, prior: PriorFactor) -> _Divergence:
     pull = error @ rows_p
     spread = scale_p + pull @ error.transpose(0, 2, 1)
     ratio = (phi.inverse_rows * rows_p).sum((1, 2))
-    trace = (_gram(factor.scale.inverse) * spread).sum((1, 2))
+    trace = (gram(factor.scale.inverse) * spread).sum((1, 2))
     logs = k * factor.rows.logs.sum(1) + nu_p * factor.scale.logs.sum(1)
     each = 0.5 * (k * ratio + nu * (trace - k) + (nu - nu_p) * phi.digammas) + logs
     value = constant + each.sum() - special.gammaln(phi.halves).sum()
@@ -304,9 +202,9 @@ class _NaturalTerms(torch.autograd.Function):
     def forward(
         ctx: Any, xi: Tensor, size: FactorSize, prior: PriorFactor | None
     ) -> tuple[Tensor | None, ...]:
-        factor = _factor(_host(xi), size)
-        phi = _phi(factor)
-        outputs = tuple(_sent(part, xi) for part in phi.expectations)
+        factor = factor_of(to_host(xi), size)
+        phi = phi_of(factor)
+        outputs = tuple(to_device(part, xi) for part in phi.expectations)
         ctx.size, ctx.factor, ctx.phi, ctx.prior = size, factor, phi, prior
         ctx.set_materialize_grads(False)
         ctx.like = xi.detach()
@@ -319,12 +217,12 @@ class _NaturalTerms(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None]:
         direction = _Direction()
-        given = [None if grad is None else _host(grad) for grad in grads]
+        given = [None if grad is None else to_host(grad) for grad in grads]
         direction.add_expectations(ctx.phi.expectations[1], *given[:4])
         if given[4] is not None:
             direction.add_divergence(given[4], ctx.factor, ctx.phi, ctx.prior, ctx.found)
         found = direction.in_coordinates(ctx.factor, ctx.phi.inverse_rows, ctx.size)
-        return None if found is None else _sent(found, ctx.like), None, None
+        return None if found is None else to_device(found, ctx.like), None, None
 
 
 class _Direction:
@@ -359,8 +257,8 @@ class _Direction:
     def add_divergence(
         self,
         weight: Array,
-        factor: _Factor,
-        phi: _Phi,
+        factor: Factor,
+        phi: Phi,
         prior: PriorFactor,
         found: _Divergence,
     ) -> None:
@@ -376,9 +274,7 @@ class _Direction:
             own = getattr(self, name)
             setattr(self, name, weight * part if own is None else own + weight * part)
 
-    def in_coordinates(
-        self, factor: _Factor, inverse_rows: Array, size: FactorSize
-    ) -> Array | None:
+    def in_coordinates(self, factor: Factor, inverse_rows: Array, size: FactorSize) -> Array | None:
         """Direction in xi, ``(G, n)``; None if nothing was added."""
         parts = (self.pull, self.scale, self.rows, self.degrees)
         if all(part is None for part in parts):
@@ -388,7 +284,7 @@ class _Direction:
             np.zeros_like(shape) if part is None else part
             for part, shape in zip(parts, like, strict=True)
         )
-        at = _arrangement(size)
+        at = arrangement(size)
         return np.concatenate(
             (
                 (pull @ inverse_rows).reshape(len(pull), -1),
@@ -400,7 +296,7 @@ class _Direction:
         )
 
 
-def _root_direction(root: _Root, change: Array, below: Array) -> tuple[Array, Array]:
+def _root_direction(root: Root, change: Array, below: Array) -> tuple[Array, Array]:
     r"""Differential of the free coordinates of a Cholesky factor L for d(LL') = change.
 
     With :math:`X = L^{-1}\,dS\,L^{-T}`: half of X's diagonal for the log-diagonal, and

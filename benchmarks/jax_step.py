@@ -1,0 +1,137 @@
+"""A training step beside that of the public JAX implementation of the same model.
+
+The JAX code is that of Bendekgey, Hope & Sudderth 2023 (arXiv 2306.08230), a checkout of
+https://github.com/hbendekgey/SVAE-Implicit; it needs an environment of its own, such as
+
+    pip install "jax==0.4.23" "jaxlib==0.4.23" "flax==0.8.0" "optax==0.1.9" \
+        "tensorflow-probability==0.23.0" tf_keras tensorflow wandb tqdm jax-resnet "numpy<2" "scipy<1.13"
+
+Both run on this machine and take turns, a few steps each: theirs compiled, on all cores; ours on
+one thread and on two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from _common import write_report
+from _speed_steps import SETTINGS, Setting, Trainer, make_batch, make_model
+from _speed_timing import Table, ms, progress, verdict
+
+NOTES = (
+    "Complete data, dense transition, encoder 4 x 128 and decoder 4 x 256 units, one sample; "
+    "forward, backward and update. Wall milliseconds a step, medians over turns; ratios are "
+    "medians of the ratios within a turn. JAX: compiled, on all cores; its first step, which "
+    "compiles, stands apart. Its sequential variant is not run here."
+)
+
+
+class Peer:
+    """The JAX implementation in a process of its own."""
+
+    def __init__(self, python: str, checkout: Path) -> None:
+        worker = Path(__file__).with_name("_jax_worker.py")
+        environment = os.environ | {"PYTHONPATH": str(checkout / "svae"), "JAX_PLATFORMS": "cpu"}
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "XLA_FLAGS"):
+            environment.pop(name, None)
+        self.process = subprocess.Popen(
+            [python, "-P", str(worker)],  # our folder has an `inference` of its own
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def run(self, setting: Setting, steps: int) -> tuple[float, float]:
+        """Milliseconds a step, and those of the first step if this was the first turn."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        print(*setting[:4], steps, file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline().split()
+        if not answer:
+            raise SystemExit("error: the JAX process ended; its message stands above")
+        return float(answer[0]), float(answer[1])
+
+
+class Row(NamedTuple):
+    """Milliseconds of every turn."""
+
+    setting: Setting
+    compile_ms: float
+    first_ms: float
+    theirs: list[float]
+    ours: dict[int, list[float]]  # by threads
+
+    def ratio(self, threads: int) -> float:
+        return float(np.median(np.divide(self.theirs, self.ours[threads])))
+
+    @property
+    def best(self) -> float:
+        return max(map(self.ratio, self.ours))
+
+    def cells(self) -> list[str]:
+        s = self.setting
+        times = [ms(float(np.median(self.ours[threads]))) for threads in self.ours]
+        ratios = [f"{self.ratio(threads):.1f}" for threads in self.ours]
+        return [
+            str(s), *ratios, f">= {s.jax_limit:g}", verdict(self.best >= s.jax_limit),
+            ms(float(np.median(self.theirs))), *times,
+            f"{self.compile_ms / 1000:.0f}", f"{self.first_ms / 1000:.2f}",
+        ]  # fmt: skip
+
+
+def measure(peer: Peer, setting: Setting, turns: int) -> Row:
+    batch = make_batch(setting, 0.0, 0)
+    trainers = {n: Trainer(make_model(setting, None, 0), batch, n) for n in (1, 2)}
+    first = trainers[1].run(2).wall[0]
+    steps = max(1, round(2000 / setting.jax_ms))
+    _, compile_ms = peer.run(setting, 1)
+    row = Row(setting, compile_ms, first, [], {n: [] for n in trainers})
+    for _ in range(turns):
+        row.theirs.append(peer.run(setting, steps)[0])
+        for n, trainer in trainers.items():
+            torch.set_num_threads(n)
+            row.ours[n].append(float(np.mean(trainer.run(1 + max(3, steps)).wall[1:])))
+    progress(f"{setting}: {row.best:.1f}")
+    return row
+
+
+def main() -> int:
+    reports = Path(__file__).resolve().parents[1] / "docs" / "benchmarks"
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkout", type=Path, required=True, help="of SVAE-Implicit")
+    parser.add_argument("--python", required=True, help="interpreter of its environment")
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--output", type=Path, default=reports, help="folder of the report")
+    parser.add_argument("--no-write", action="store_true", help="print only")
+    options = parser.parse_args()
+    peer = Peer(options.python, options.checkout)
+    rows = [measure(peer, setting, options.turns) for setting in SETTINGS]
+    header = ["B, T, F, D", "JAX / ours, 1 thread", "JAX / ours, 2 threads", "limit", "holds"]
+    header += ["JAX, ms", "ours, 1 thread, ms", "ours, 2 threads, ms"]
+    header += ["JAX compiles, s", "our first step, s"]
+    table = Table("", header, [row.cells() for row in rows])
+    print(f"{table.format(markdown=False)}\n\n{NOTES}")
+    if not options.no_write:
+        results: list[dict[str, Any]] = [
+            row._asdict() | {"setting": row.setting[:4], "ours": row.ours} for row in rows
+        ]
+        write_report(
+            options.output,
+            "speed_jax",
+            title="A training step beside the public JAX implementation",
+            table=table.format(markdown=True),
+            notes=NOTES,
+            results={"rows": results},
+        )
+    return 0 if all(row.best >= row.setting.jax_limit for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""MNIW factors on the host: numpy, float64; a few numbers each, so calls make the price."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import special
+from torch import Tensor
+
+from tsvae.lds.natural import LOG_LIMIT, FactorSize
+
+Array = NDArray[Any]
+
+
+def to_host(tensor: Tensor) -> Array:
+    """Bring a tensor to the host, in float64 and without its graph."""
+    array: Array = tensor.detach().cpu().double().numpy()
+    return array
+
+
+def to_device(array: Array, like: Tensor) -> Tensor:
+    """Bring an array to the device and the dtype of ``like``."""
+    return torch.from_numpy(np.ascontiguousarray(array)).to(like)
+
+
+class Arrangement(NamedTuple):
+    """Where the numbers of a factor lie in xi, which holds ``mean, scale, rows, degrees``.
+
+    Attributes
+    ----------
+    logs : ndarray (K + L + 1,)
+        Log-diagonals of S and V, log(nu - (K - 1)).
+    units : tuple of ndarray (K, K), (L, L)
+        Unit lower-triangular factors of S and V, in xi followed by a zero and a one.
+    belows : tuple of ndarray
+        Flat positions in such a factor of the entries below the diagonal.
+    """
+
+    logs: Array
+    units: tuple[Array, Array]
+    belows: tuple[Array, Array]
+
+
+@lru_cache(maxsize=64)
+def arrangement(size: FactorSize) -> Arrangement:
+    """Arrangement of a factor of that size."""
+    k, n = size
+    scale, rows = k * n, k * n + k * (k + 1) // 2
+    zero = size.n_free
+    units, belows = [], []
+    for width, start in ((k, scale), (n, rows)):
+        unit = np.full((width, width), zero)
+        np.fill_diagonal(unit, zero + 1)
+        row, column = np.tril_indices(width, -1)
+        unit[row, column] = start + width + np.arange(len(row))
+        units.append(unit)
+        belows.append(row * width + column)
+    logs = np.array([*range(scale, scale + k), *range(rows, rows + n), zero - 1])
+    return Arrangement(logs, (units[0], units[1]), (belows[0], belows[1]))
+
+
+class Root(NamedTuple):
+    """Cholesky factor of S or V, its inverse and its log-diagonal."""
+
+    root: Array
+    inverse: Array
+    logs: Array
+
+
+class Factor(NamedTuple):
+    """M, roots of S and V, and nu."""
+
+    mean: Array
+    scale: Root
+    rows: Root
+    degrees: Array
+
+
+def factor_of(xi: Array, size: FactorSize) -> Factor:
+    """Read unconstrained factors ``(G, n)``."""
+    k, n = size
+    at = arrangement(size)
+    logs = xi[:, at.logs].clip(-LOG_LIMIT, LOG_LIMIT)
+    scales = np.exp(logs)
+    wide = np.concatenate((xi, np.zeros((len(xi), 1)), np.ones((len(xi), 1))), axis=1)
+    roots = []
+    for unit, start, stop in ((at.units[0], 0, k), (at.units[1], k, k + n)):
+        root = wide[:, unit] * scales[:, None, start:stop]
+        roots.append(Root(root, _inverse_of_lower(root), logs[:, start:stop]))
+    mean = xi[:, : k * n].reshape(-1, k, n)
+    return Factor(mean, roots[0], roots[1], scales[:, -1] + (k - 1))
+
+
+def _inverse_of_lower(root: Array) -> Array:
+    eye = torch.eye(root.shape[-1], dtype=torch.float64)
+    found: Array = torch.linalg.solve_triangular(torch.from_numpy(root), eye, upper=False).numpy()
+    return found
+
+
+def gram(left: Array) -> Array:
+    """``left' left`` for every group."""
+    product: Array = left.transpose(0, 2, 1) @ left
+    return product
+
+
+class Phi(NamedTuple):
+    """``Expectations``, V^-1, and what the KL takes over: (nu - k) / 2 and sums of digammas."""
+
+    expectations: tuple[Array, Array, Array, Array]
+    inverse_rows: Array
+    halves: Array
+    digammas: Array
+
+
+def phi_of(factor: Factor) -> Phi:
+    """Compute phi of a factor, as ``expectations_from_standard`` does."""
+    k = factor.mean.shape[1]
+    half = 0.5 * factor.degrees
+    halves = half[:, None] - 0.5 * np.arange(k)
+    digammas = special.psi(halves).sum(1)
+    root = factor.scale.root / np.sqrt(factor.degrees)[:, None, None]
+    noise = root @ root.transpose(0, 2, 1)
+    inverse_rows = gram(factor.rows.inverse)
+    log_det = 0.5 * (digammas - k * np.log(half))
+    phi = (factor.mean, noise, k * inverse_rows, log_det)
+    return Phi(phi, inverse_rows, halves, digammas)
