@@ -4,7 +4,8 @@ The JAX code is that of Bendekgey, Hope & Sudderth 2023 (arXiv 2306.08230), a ch
 https://github.com/hbendekgey/SVAE-Implicit; it needs an environment of its own, such as
 
     pip install "jax==0.4.23" "jaxlib==0.4.23" "flax==0.8.0" "optax==0.1.9" \
-        "tensorflow-probability==0.23.0" tf_keras tensorflow wandb tqdm jax-resnet "numpy<2" "scipy<1.13"
+        "tensorflow-probability==0.23.0" tf_keras tensorflow wandb tqdm jax-resnet \
+        "numpy<2" "scipy<1.13"
 
 Both run on this machine and take turns, a few steps each: theirs compiled, on all cores; ours on
 one thread and on two.
