@@ -120,6 +120,9 @@ def main() -> int:
     table = Table("", header, [row.cells() for row in rows])
     print(f"{table.format(markdown=False)}\n\n{NOTES}")
     if not options.no_write:
+        # The report names the command, not the folders of this machine.
+        sys.argv[1:] = ["--checkout", "FOLDER", "--python", "INTERPRETER"]
+        sys.argv += ["--turns", str(options.turns)]
         results: list[dict[str, Any]] = [
             row._asdict() | {"setting": row.setting[:4], "ours": row.ours} for row in rows
         ]
