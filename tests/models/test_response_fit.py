@@ -104,7 +104,7 @@ def test_amplitudes_solve_the_penalised_least_squares(persistent):
     bank = _Bank(roles_of(4), moments)
     waves, weights = bank.waves(), torch.tensor([0.5, 1.0, 1.5, 1.0], dtype=torch.float64)
     waves = type(waves)(waves.ahead.detach(), waves.past.detach())
-    seen = bank.noisy(bank.seen(moments, waves.past), waves.past, 0.1)
+    seen = bank.noisy(bank.seen(moments, waves.past), bank.disturb(waves.past), 0.1)
     amplitude = best_amplitudes(waves.ahead, seen, weights, Penalty(0.1, persistent, 0.1))
 
     def loss(c):

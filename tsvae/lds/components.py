@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -234,7 +235,7 @@ def _keep(covariance: Tensor, precision: Tensor, divisor: Tensor) -> Tensor:
 def outer_sums(left: Tensor, right: Tensor, dims: tuple[int, ...]) -> Tensor:
     """``sum(left right')`` over ``dims`` of the planes (kept as 1): ``(K, K, ...)``."""
     size = left.shape[0]
-    shape = torch.broadcast_shapes(left.shape[1:], right.shape[1:])
+    shape = np.broadcast_shapes(left.shape[1:], right.shape[1:])
     buffer = left.new_empty(shape)
     rows = []
     for i in range(size):

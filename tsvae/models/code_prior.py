@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -248,7 +249,7 @@ class MarkovCodePrior(nn.Module):
 
     def _probability(self, past: Tensor, code: Tensor) -> Tensor:
         """p(code | past): ``(N, C)`` for codes ``(N or 1, C)``."""
-        shape = torch.broadcast_shapes((len(past), 1), code.shape)
+        shape = np.broadcast_shapes((len(past), 1), code.shape)
         odds = torch.full(shape, 1.0 / self.n_codes, dtype=torch.float64, device=past.device)
         for number, context in self._lookups(past):
             table = self._table(number)

@@ -31,6 +31,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tsvae.models.adam import Adam
 from tsvae.models.coupling import coupling_squares
 from tsvae.models.moments import Moments, WindowMoments, roughness, shares_apart
 from tsvae.models.response_squares import (
@@ -145,20 +146,11 @@ def _fit(
     bank = _Bank(roles, everything)
     weights = counts
     chosen = bank.choose_penalty(moments, weights, persistent)
-    optimizer = torch.optim.Adam(
-        [
-            {"params": [bank.angles], "lr": _ANGLE_RATE * rate},
-            {"params": [bank.log_decay, bank.log_forgetting], "lr": rate},
-        ]
-    )
+    peaks = {bank.angles: _ANGLE_RATE * rate, bank.log_decay: rate, bank.log_forgetting: rate}
+    descent = Adam(peaks)
     for step in range(n_steps):
-        share = _schedule(step, n_steps)
-        for group, peak in zip(optimizer.param_groups, (_ANGLE_RATE * rate, rate), strict=True):
-            group["lr"] = share * peak
-        optimizer.zero_grad()
         errors = bank.errors(everything, weights, chosen.penalty)
-        (weights * errors).mean().backward()
-        optimizer.step()
+        descent.step((weights * errors).mean(), _schedule(step, n_steps))
         if step % _REWEIGHT_EVERY == _REWEIGHT_EVERY - 1:
             weights = _weights(errors.detach(), everything.future, counts)
             chosen = bank.choose_penalty(moments, weights, persistent)
@@ -197,6 +189,14 @@ class _Fold(NamedTuple):
     weight: Tensor
 
 
+class _Disturbance(NamedTuple):
+    """What noise and shifts of a level add to the moments of the states."""
+
+    noise: Tensor  # (2G, 2G)
+    shifted: Tensor  # (2G, 2G), per unit of variance
+    level: Tensor  # (2G,), states after a history of ones
+
+
 class _Bank:
     """Free parameters of the groups, and the least squares between them."""
 
@@ -228,25 +228,29 @@ class _Bank:
         """Moments of the states."""
         return Seen(past.T @ moments.past @ past, moments.cross @ past, moments.future)
 
-    def noisy(self, seen: Seen, past: Tensor, shift: float) -> Seen:
+    def disturb(self, past: Tensor) -> _Disturbance:
+        """Return what ``noisy`` adds."""
+        level = past.sum(0)
+        return _Disturbance(self.noise * (past[:-1].T @ past[:-1]), torch.outer(level, level), level)
+
+    def noisy(self, seen: Seen, added: _Disturbance, shift: float) -> Seen:
         """Moments as if all but the last value had noise, and no window's level were known.
 
         Noise keeps responses smooth; shifts of a window and its future by one random constant
         make forecasts follow the level.
         """
-        level, variance = past.sum(0), shift * self.level
+        variance = shift * self.level
         return Seen(
-            seen.past
-            + self.noise * (past[:-1].T @ past[:-1])
-            + variance * torch.outer(level, level),
-            seen.cross + variance * level,
+            seen.past + added.noise + variance * added.shifted,
+            seen.cross + variance * added.level,
             seen.future + variance,
         )
 
     def errors(self, moments: Moments, weights: Tensor, penalty: Penalty) -> Tensor:
         """Mean squared error of every step at the best amplitudes, which are held fixed."""
         waves = self.waves()
-        seen = self.noisy(self.seen(moments, waves.past), waves.past, penalty.shift)
+        added = self.disturb(waves.past)
+        seen = self.noisy(self.seen(moments, waves.past), added, penalty.shift)
         with torch.no_grad():
             amplitude = best_amplitudes(waves.ahead, seen, weights, penalty)
         return squared_errors(response_rows(waves.ahead, amplitude), seen)
@@ -255,17 +259,18 @@ class _Bank:
     def choose_penalty(self, moments: WindowMoments, weights: Tensor, persistent: bool) -> _Choice:
         """Penalty with the least cross-validated error, and that error of every step."""
         waves = self.waves()
+        added = self.disturb(waves.past)
         penalties = [Penalty(size, persistent, shift) for shift in _SHIFTS for size in _SIZES]
         total = weights.new_zeros(len(penalties), len(weights))
         for fold in self.folds(moments, waves):
-            normal = {
-                shift: normal_equations(
-                    waves.ahead, self.noisy(fold.others, waves.past, shift), weights
-                )
-                for shift in _SHIFTS
-            }
-            rows = (response_rows(waves.ahead, normal[p.shift].solve(p)) for p in penalties)
-            total += fold.weight * torch.stack([squared_errors(own, fold.own) for own in rows])
+            amplitudes = [
+                normal_equations(
+                    waves.ahead, self.noisy(fold.others, added, shift), weights
+                ).solve(penalties[first : first + len(_SIZES)])
+                for first, shift in zip(range(0, len(penalties), len(_SIZES)), _SHIFTS, strict=True)
+            ]
+            rows = response_rows(waves.ahead, torch.cat(amplitudes))
+            total += fold.weight * squared_errors(rows, fold.own)
         best = int((total @ weights).argmin())
         return _Choice(penalties[best], total[best] / moments.weight.sum())
 
@@ -292,8 +297,9 @@ class _Bank:
         ``uncoupled``: errors (H,) without coupling, positive.
         """
         total = weights.new_zeros(len(_COUPLINGS), len(weights))
+        added = self.disturb(waves.past)
         for fold in self.folds(moments, waves):
-            others = self.noisy(fold.others, waves.past, penalty.shift)
+            others = self.noisy(fold.others, added, penalty.shift)
             amplitude = best_amplitudes(waves.ahead, others, weights, penalty)
             rows = response_rows(waves.ahead, amplitude)
             squares = coupling_squares(rows, others, weights, uncoupled)
@@ -307,7 +313,8 @@ class _Bank:
         """Return the groups at the best amplitudes and coupling."""
         waves = self.waves()
         everything = moments.everything()
-        seen = self.noisy(self.seen(everything, waves.past), waves.past, chosen.penalty.shift)
+        added = self.disturb(waves.past)
+        seen = self.noisy(self.seen(everything, waves.past), added, chosen.penalty.shift)
         amplitude = best_amplitudes(waves.ahead, seen, weights, chosen.penalty)
         uncoupled = _positive(chosen.errors, moments.future)
         size, errors = self.choose_coupling(moments, waves, weights, chosen.penalty, uncoupled)

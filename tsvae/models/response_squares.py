@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -58,10 +59,13 @@ def waves_of(angles: Tensor, radius: Tensor, gain: Tensor, n_past: int, horizon:
 
 
 def response_rows(ahead: Tensor, amplitude: Tensor) -> Tensor:
-    """Return c A^h for every step, ``(H, 2G)``: with z = a + ib, x = c_0 Re(A z) + c_1 Im(A z)."""
-    first, second = amplitude.unbind(1)
+    """Return c A^h for every step: with z = a + ib, x = c_0 Re(A z) + c_1 Im(A z).
+
+    ``amplitude (..., G, 2)`` makes ``(..., H, 2G)``.
+    """
+    first, second = amplitude.unsqueeze(-3).unbind(-1)
     real, imag = ahead.real, ahead.imag
-    return torch.cat((first * real + second * imag, second * real - first * imag), dim=1)
+    return torch.cat((first * real + second * imag, second * real - first * imag), dim=-1)
 
 
 class Seen(NamedTuple):
@@ -73,9 +77,8 @@ class Seen(NamedTuple):
 
 
 def squared_errors(rows: Tensor, seen: Seen) -> Tensor:
-    """Mean squared error of every step, ``(H,)``, of forecasts ``rows @ states``."""
-    quadratic = ((rows @ seen.past) * rows).sum(1)
-    errors: Tensor = quadratic - 2.0 * (rows * seen.cross).sum(1) + seen.future
+    """Mean squared error of every step, ``(..., H)``, of forecasts ``rows @ states``."""
+    errors: Tensor = ((rows @ seen.past - 2.0 * seen.cross) * rows).sum(-1) + seen.future
     return errors
 
 
@@ -85,18 +88,21 @@ class Normal(NamedTuple):
     matrix: Tensor
     target: Tensor
 
-    def solve(self, penalty: Penalty) -> Tensor:
-        """Amplitudes ``(G, 2)``."""
+    def solve(self, penalties: Sequence[Penalty]) -> Tensor:
+        """Amplitudes ``(len(penalties), G, 2)``."""
         diagonal = self.matrix.diagonal()
         size = diagonal.mean().clamp_min(torch.finfo(diagonal.dtype).tiny)
-        ridge = (penalty.size * size).expand(len(diagonal)).clone()
-        ridge[0] = STIFF * size if penalty.persistent else 0.0
-        target = self.target.clone()
-        target[0] += ridge[0]
-        system = self.matrix + torch.diag(ridge + _JITTER * size)
-        factor = torch.linalg.cholesky_ex(system).L
-        solved = torch.cholesky_solve(target.unsqueeze(1), factor).squeeze(1)
-        return solved.unflatten(0, (2, -1)).T
+        ridge = size * diagonal.new_tensor([penalty.size for penalty in penalties])
+        held = diagonal.new_tensor([penalty.persistent for penalty in penalties])
+        anchor = STIFF * size * held
+        systems = self.matrix.repeat(len(penalties), 1, 1)
+        added = systems.diagonal(dim1=1, dim2=2)
+        added += (ridge + _JITTER * size)[:, None]
+        added[:, 0] += anchor - ridge
+        target = self.target.repeat(len(penalties), 1)
+        target[:, 0] += anchor
+        solved = torch.linalg.solve_ex(systems, target).result  # quicker than Cholesky's here
+        return solved.unflatten(1, (2, -1)).mT
 
 
 def normal_equations(ahead: Tensor, seen: Seen, weights: Tensor) -> Normal:
@@ -127,4 +133,4 @@ def normal_equations(ahead: Tensor, seen: Seen, weights: Tensor) -> Normal:
 
 def best_amplitudes(ahead: Tensor, seen: Seen, weights: Tensor, penalty: Penalty) -> Tensor:
     """Amplitudes ``(G, 2)`` of the least penalised error."""
-    return normal_equations(ahead, seen, weights).solve(penalty)
+    return normal_equations(ahead, seen, weights).solve([penalty])[0]

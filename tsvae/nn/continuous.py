@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,7 +55,7 @@ def sample_shape_of(params: Sequence[Tensor], sample_shape: Sequence[int]) -> to
     -------
     torch.Size
     """
-    return torch.Size((*sample_shape, *torch.broadcast_shapes(*(value.shape for value in params))))
+    return torch.Size((*sample_shape, *np.broadcast_shapes(*(value.shape for value in params))))
 
 
 def standard_normal(shape: torch.Size, like: Tensor, generator: torch.Generator) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +25,7 @@ def zero_where_missing(values: Tensor, mask: Tensor | None) -> Tensor:
     mask = mask.bool()
     if _all_seen(mask):
         same = values.shape == mask.shape
-        return values if same else values.expand(torch.broadcast_shapes(values.shape, mask.shape))
+        return values if same else values.expand(np.broadcast_shapes(values.shape, mask.shape))
     bits = _BITS.get(values.dtype)
     if bits is None or values.requires_grad:
         return torch.where(mask, values, torch.zeros_like(values))
