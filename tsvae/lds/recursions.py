@@ -7,7 +7,8 @@ steps has T - 1 links and its adjoint, which runs the other way, uses the same l
 :math:`x_{i+1} = L_i (L_{i-1} x_{i-1} + g_i) + g_{i+1}`, the recursion over every second step is
 solved by the same rule, and one vectorised step fills the others: 2 log2(T) vectorised levels, in
 all about twice the arithmetic of the loop. Where a single step already fills the vector units (many
-series) the plain loop is cheaper and is used instead.
+series) the plain loop is cheaper and is used instead; levels small enough are handed to numpy
+(module ``small_recursions``).
 
 *Riccati recursion*, :math:`P_{t+1} = A S(P_t, \Lambda_t) A' + Q`. The map of several steps is
 :math:`P \mapsto F\,S(P, J)\,F' + C`; with :math:`(K, S, X)` the update of covariance :math:`C_1` by
@@ -22,13 +23,16 @@ positive-semidefinite matrices occur, so it is as stable as the loop.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from tsvae.lds import small_recursions as small
 from tsvae.lds.components import (
     TIME,
     congruence,
@@ -44,7 +48,28 @@ from tsvae.lds.components import (
 LOOP_FROM = 2048
 LOOP_BELOW = 6
 
-_Apply = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+class _Rule(NamedTuple):
+    """One step of a recursion, on tensors or on numpy arrays.
+
+    Attributes
+    ----------
+    apply : callable
+        ``L x + g`` or ``L X L' + C`` of link, state and constant.
+    compose : callable
+        Product of two links.
+    copy : callable
+        Of a source into a target.
+    loop : callable
+    on_host : _Rule or None
+        The same for small arrays.
+    """
+
+    apply: Callable[..., Any]
+    compose: Callable[..., Any]
+    copy: Callable[..., Any]
+    loop: Callable[..., None]
+    on_host: _Rule | None = None
 
 
 class _Halves(NamedTuple):
@@ -83,30 +108,35 @@ def _halves(n_steps: int, reverse: bool) -> _Halves:
     )
 
 
-def _at(values: Tensor, where: slice | int) -> Tensor:
+def _at(values: Any, where: slice | int) -> Any:
     return values[..., where, :, :, :]
 
 
 def _reduce(
-    links: Tensor, constants: Tensor, apply: _Apply, reverse: bool, loop_from: int, out: Tensor
+    links: Any, constants: Any, rule: _Rule, reverse: bool, loop_from: int, out: Any
 ) -> None:
     n_steps = constants.shape[TIME]
-    width = constants.shape[-3:].numel()
+    width = math.prod(constants.shape[-3:])
     if n_steps <= LOOP_BELOW or width >= loop_from:
-        _loop(links, constants, apply, reverse, out)
+        rule.loop(links, constants, rule.apply, reverse, out)
         return
+    if rule.on_host is not None and small.is_small(constants):
+        links, constants, out = map(small.as_array, (links, constants, out))
+        rule = rule.on_host
     at = _halves(n_steps, reverse)
     # A late step's own link is the one towards the early step before it.
     own = slice(0, n_steps - 1, 2) if not reverse else slice(n_steps % 2, n_steps - 1, 2)
-    merged = apply(_at(links, own), _at(constants, at.early), _at(constants, at.late))
+    merged = rule.apply(_at(links, own), _at(constants, at.early), _at(constants, at.late))
     outer, inner = (_at(links, where) for where in at.inner)
-    _reduce(times_matrix(outer, inner), merged, apply, reverse, loop_from, _at(out, at.late))
-    _at(out, at.first).copy_(_at(constants, at.first))
-    rest = apply(_at(links, at.rest_links), _at(out, at.before), _at(constants, at.rest))
-    _at(out, at.rest).copy_(rest)
+    _reduce(rule.compose(outer, inner), merged, rule, reverse, loop_from, _at(out, at.late))
+    rule.copy(_at(out, at.first), _at(constants, at.first))
+    rest = rule.apply(_at(links, at.rest_links), _at(out, at.before), _at(constants, at.rest))
+    rule.copy(_at(out, at.rest), rest)
 
 
-def _loop(links: Tensor, constants: Tensor, apply: _Apply, reverse: bool, out: Tensor) -> None:
+def _loop(
+    links: Tensor, constants: Tensor, apply: Callable[..., Any], reverse: bool, out: Tensor
+) -> None:
     moves = list(range(constants.shape[TIME]))
     if reverse:
         moves.reverse()
@@ -115,6 +145,12 @@ def _loop(links: Tensor, constants: Tensor, apply: _Apply, reverse: bool, out: T
     target[moves[0]].copy_(constant[moves[0]])
     for past, now in pairwise(moves):
         target[now].copy_(apply(link[min(past, now)], target[past], constant[now]))
+
+
+_HOST_AFFINE = _Rule(small.times_vector, small.times_matrix, np.copyto, small.loop)
+_HOST_CONGRUENCE = _HOST_AFFINE._replace(apply=small.congruence)
+_AFFINE = _Rule(times_vector, times_matrix, Tensor.copy_, _loop, _HOST_AFFINE)
+_CONGRUENCE = _Rule(congruence, times_matrix, Tensor.copy_, _loop, _HOST_CONGRUENCE)
 
 
 def _vector_loop(links: Tensor, constants: Tensor, reverse: bool, out: Tensor) -> None:
@@ -152,7 +188,7 @@ def affine(links: Tensor, constants: Tensor, reverse: bool = False) -> Tensor:
     if constants.shape[-3:].numel() >= (LOOP_FROM if shared else LOOP_FROM // 4):
         _vector_loop(links, constants, reverse, out)
         return out
-    _reduce(links, constants, times_vector, reverse, LOOP_FROM, out)
+    _reduce(links, constants, _AFFINE, reverse, LOOP_FROM, out)
     return out
 
 
@@ -170,7 +206,7 @@ def congruences(links: Tensor, constants: Tensor, reverse: bool = False) -> Tens
     Tensor (K, K, T, P, 1, G)
     """
     out = torch.empty_like(constants, memory_format=torch.contiguous_format)
-    _reduce(links, constants, congruence, reverse, LOOP_FROM, out)
+    _reduce(links, constants, _CONGRUENCE, reverse, LOOP_FROM, out)
     return out
 
 
@@ -213,10 +249,17 @@ def riccati(transition: Tensor, noise: Tensor, initial: Tensor, precision: Tenso
         run = _riccati_scalar if precision.shape[0] == 1 else _riccati_pair
         run(transition, noise, initial, precision, out)
         return out
-    steps(out, 0, 1).copy_(initial.expand_as(steps(out, 0, 1)))
-    links = steps(precision, 0, -1)
+    done = 0
+    if precision.shape[0] == 2 and small.is_small(precision[0, 0]):
+        done = small.riccati_pairs(transition, noise, initial, precision, out)
+    if done == out.shape[TIME]:
+        return out
+    if not done:
+        steps(out, 0, 1).copy_(initial.expand_as(steps(out, 0, 1)))
+    start = max(done - 1, 0)
+    links = steps(precision, start, -1)
     maps = _Maps(transition.expand_as(links), noise.expand_as(links), links)
-    _compose(maps, out)
+    _compose(maps, steps(out, start))
     if out.shape[0] == 2:
         # Rounding leaves an asymmetry of the last digit.
         out[0, 1].add_(out[1, 0]).mul_(0.5)

@@ -231,7 +231,9 @@ class _Bank:
     def disturb(self, past: Tensor) -> _Disturbance:
         """Return what ``noisy`` adds."""
         level = past.sum(0)
-        return _Disturbance(self.noise * (past[:-1].T @ past[:-1]), torch.outer(level, level), level)
+        return _Disturbance(
+            self.noise * (past[:-1].T @ past[:-1]), torch.outer(level, level), level
+        )
 
     def noisy(self, seen: Seen, added: _Disturbance, shift: float) -> Seen:
         """Moments as if all but the last value had noise, and no window's level were known.
@@ -264,9 +266,9 @@ class _Bank:
         total = weights.new_zeros(len(penalties), len(weights))
         for fold in self.folds(moments, waves):
             amplitudes = [
-                normal_equations(
-                    waves.ahead, self.noisy(fold.others, added, shift), weights
-                ).solve(penalties[first : first + len(_SIZES)])
+                normal_equations(waves.ahead, self.noisy(fold.others, added, shift), weights).solve(
+                    penalties[first : first + len(_SIZES)]
+                )
                 for first, shift in zip(range(0, len(penalties), len(_SIZES)), _SHIFTS, strict=True)
             ]
             rows = response_rows(waves.ahead, torch.cat(amplitudes))
