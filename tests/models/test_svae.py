@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from tsvae.models import SVAE
+from tsvae.models.evidence import expected_log_prob
+from tsvae.models.future_masking import forecast_origins
 from tsvae.models.predictive import forecast, smooth_latents, smooth_values
 from tsvae.nn import get_likelihood
 from tsvae.training import BetaSchedule
@@ -181,7 +183,7 @@ def test_expected_log_likelihood_by_quadrature():
     model, batch = make_model(), make_batch()
     window, _ = model._training_window(batch)
     posterior = model.infer(window)
-    got = model._expected_log_prob(window, posterior)
+    got = expected_log_prob(model, window, posterior)
     nodes, weights = np.polynomial.hermite_e.hermegauss(7)
     weights = weights / weights.sum()
     params = model.decoder(posterior.mean)
@@ -511,7 +513,7 @@ def test_forecast_term_is_the_forecast(dense):
     ).eval()
     batch = make_batch()
     last = T - 1  # the final row is not asked for
-    origins = model._origins(last, 3, torch.Generator()).tolist()
+    origins = forecast_origins(model, last, 3, torch.Generator()).tolist()
     assert len(set(origins)) == 4
     law = dense.joint(params, matrix, variance, offset, T)
     total, count = 0.0, 0

@@ -351,9 +351,10 @@ def _rows(inputs: Array | None, part: slice) -> Array | None:
 
 
 def _tensor(device: torch.device, values: Array | None) -> Tensor | None:
-    return None if values is None else torch.tensor(values, dtype=torch.float32, device=device)
+    # By numpy: torch.tensor takes its time over arrays in double precision.
+    return None if values is None else torch.from_numpy(np.array(values, np.float32)).to(device)
 
 
 def _tensors(device: torch.device, values: Array, mask: Mask) -> tuple[Tensor, Tensor]:
-    x = torch.tensor(values, dtype=torch.float32, device=device)
+    x = torch.from_numpy(np.array(values, np.float32)).to(device)
     return x, torch.tensor(mask, device=device)

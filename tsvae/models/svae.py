@@ -18,32 +18,23 @@ random origins t and asks for it: the many-step predictive density, from the sam
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from tsvae.lds import Potentials, chain_lengths, unique_patterns
 from tsvae.models.coupling import StateCoupling
+from tsvae.models.evidence import evidence_share, evidence_terms
+from tsvae.models.future_masking import forecast_loss
 from tsvae.models.graphical import DrawnStates, StatePosterior, get_graphical_model
-from tsvae.models.readout import linear_readout
 from tsvae.models.smoothing_readout import SmoothingReadout
 from tsvae.models.views import Frame, Window, fold_channels, window_level
-from tsvae.nn import DenseNet, SigmaDecoder, SigmaEncoder, masked_log_prob
+from tsvae.nn import DenseNet, SigmaDecoder, SigmaEncoder
 from tsvae.nn.masking import count_true, zero_where_missing
 from tsvae.training import BetaSchedule, LossResult
 
 __all__ = ["SVAE"]
-
-_LOG_2PI = 1.8378770664093453
-
-
-class _Terms(NamedTuple):
-    """Sums over a batch, each divided by the number of observed values."""
-
-    reconstruction: Tensor
-    local_kl: Tensor
-    prior_kl: Tensor
 
 
 class SVAE(nn.Module):
@@ -314,44 +305,22 @@ class SVAE(nn.Module):
         diagnostics: dict[str, Tensor] = {"beta": objective + beta}
         filtered = None
         if self.elbo_weight:
-            part = self._elbo_part(window, potentials)
+            part = evidence_share(self, window, potentials)
             posterior = self._posterior(*part, generator)
             if part[0] is window and isinstance(posterior, StatePosterior):
                 filtered = posterior.detail
-            terms = self._elbo_terms(part[0], posterior, generator)
+            terms = evidence_terms(self, part[0], posterior, generator)
             kl = terms.local_kl + terms.prior_kl
             objective = self.elbo_weight * (terms.reconstruction + log_scale + beta * kl)
             diagnostics |= {k: v.detach() for k, v in terms._asdict().items()}
         if self.forecast_weight:
             if filtered is None:
                 filtered = self._filter(window, potentials)
-            loss = self._forecast_term(window, potentials, filtered, generator) + log_scale
+            loss = forecast_loss(self, window, potentials, filtered, generator) + log_scale
             objective = objective + self.forecast_weight * loss
             diagnostics["forecast"] = loss.detach()
         diagnostics["weight"] = count_true(window.target).to(window.x.dtype)
         return LossResult(objective, diagnostics)
-
-    def _elbo_part(self, window: Window, potentials: Potentials) -> tuple[Window, Potentials]:
-        """Series that the ELBO is taken over: an unbiased share of the batch while training."""
-        n_series = window.x.shape[0]
-        width = self.n_features if self.channelwise else 1
-        count = max(1, round(self.elbo_share * n_series / width)) * width
-        if count >= n_series or not self.training:
-            return window, potentials
-        pattern = potentials.pattern
-        precision = potentials.precision
-        if pattern is not None:
-            pattern = pattern[:count]
-        elif precision.shape[0] == n_series:
-            precision = precision[:count]
-        part = Window(
-            window.x[:count],
-            window.target[:count],
-            window.visible[:count],
-            None if window.inputs is None else window.inputs[:count],
-            window.lengths[:count],
-        )
-        return part, Potentials(potentials.linear[:count], precision, pattern)
 
     def _training_window(self, batch: dict[str, Tensor]) -> tuple[Window, Tensor]:
         x, mask, visible = batch["x"], batch["mask"], batch["visible"]
@@ -392,39 +361,6 @@ class SVAE(nn.Module):
             return self.dynamics.filter_detached(potentials, window.inputs, window.lengths)
         return self.dynamics.filter(potentials, window.inputs, window.lengths)
 
-    def _elbo_terms(
-        self,
-        window: Window,
-        posterior: StatePosterior | DrawnStates,
-        generator: torch.Generator,
-    ) -> _Terms:
-        n_values = count_true(window.target).clamp_min(1)
-        if self.closed_form:
-            assert isinstance(posterior, StatePosterior)
-            log_prob = self._expected_log_prob(window, posterior)
-        else:
-            z = posterior.draws
-            if z is None:
-                assert isinstance(posterior, StatePosterior)
-                z = self.dynamics.sample(posterior, self.n_samples, generator)
-            likelihood, params = self.decoder.likelihood, self.decoder(z)
-            log_prob = masked_log_prob(likelihood, window.x, params, window.target)
-            log_prob = log_prob.sum() / self.n_samples
-        per_window = n_values / window.x.shape[0]
-        prior_kl = posterior.prior_kl
-        if prior_kl is None:
-            prior_kl = self.dynamics.prior_kl()
-        prior_kl = prior_kl / (self.n_windows * per_window)
-        return _Terms(-log_prob.sum() / n_values, posterior.local_kl.sum() / n_values, prior_kl)
-
-    def _expected_log_prob(self, window: Window, posterior: StatePosterior) -> Tensor:
-        """E_q log N(x; C z + d, R) in closed form."""
-        params = self.decoder(posterior.mean)
-        log_prob = masked_log_prob(self.decoder.likelihood, window.x, params, window.target)
-        variance = self.emitted_variance(posterior)
-        extra = torch.where(window.target, 0.5 * variance / params.scale**2, 0.0)
-        return log_prob - extra
-
     def emitted_variance(self, posterior: StatePosterior, matrix: Tensor | None = None) -> Tensor:
         """Diagonal of C S_t C', ``(B or 1, T, F')``; C is the decoder's by default."""
         covariance = posterior.covariance
@@ -434,67 +370,6 @@ class SVAE(nn.Module):
         if posterior.pattern is not None:
             variance = variance.index_select(0, posterior.pattern)
         return variance
-
-    def _forecast_term(
-        self,
-        window: Window,
-        potentials: Potentials,
-        filtered: Any,
-        generator: torch.Generator,
-    ) -> Tensor:
-        """Minus the predictive log density per value, over random origins and all steps ahead."""
-        steps = int(chain_lengths(window.target).max())  # origins do not depend on padding
-        horizon = min(self.horizon, steps - 1)
-        if horizon < 1:
-            return window.x.new_zeros(())
-        origins = self._origins(steps, horizon, generator).to(window.x.device)
-        ahead = origins[:, None] + 1 + torch.arange(horizon, device=origins.device)  # (K, H)
-        inside = (ahead < steps)[:, None, :, None]
-        ahead = ahead.clamp_max(steps - 1)
-        y = window.x[:, ahead].transpose(0, 1)  # (K, N, H, F')
-        counts = (window.target[:, ahead].transpose(0, 1) & inside).flatten(0, 1)
-        y = y.flatten(0, 1)
-        inputs = window.inputs
-        if inputs is not None:
-            inputs = inputs[:, ahead].transpose(0, 1).flatten(0, 1)
-        state = self.dynamics.states_at(filtered, potentials, origins)
-        if self.coupling is not None:
-            state = state._replace(mean=self.coupling(state.mean))
-        if self.closed_form and inputs is None:
-            log_prob = self._closed_forecast(state, y, horizon)
-        else:
-            log_prob = self._sampled_forecast(state, y, inputs, generator)
-        return -torch.where(counts, log_prob, 0.0).sum() / counts.sum().clamp_min(1)
-
-    def _origins(self, steps: int, horizon: int, generator: torch.Generator) -> Tensor:
-        """Random origins (rows seen - 1), early enough for a whole horizon where possible."""
-        last = max(steps - 1 - horizon, min(self.min_history, steps - 1) - 1, 0)
-        first = min(max(self.min_history - 1, 0), last)
-        if not self.training:
-            count = min(self.n_origins, last - first + 1)
-            return torch.linspace(first, last, count).round().long()
-        return torch.randint(first, last + 1, (self.n_origins,), generator=generator)
-
-    def _closed_forecast(self, state: Any, y: Tensor, horizon: int) -> Tensor:
-        readout = linear_readout(
-            self.dynamics.plug_in(detach=self.drop_correction),
-            self.decoder.emission_matrix,
-            horizon,
-        )
-        params = self.decoder(y.new_zeros(self.latent_dim))
-        mean = readout.mean(state.mean) + self.decoder.offset
-        variance = readout.variance(state.covariance) + params.scale**2
-        return -0.5 * ((y - mean) ** 2 / variance + variance.log() + _LOG_2PI)
-
-    def _sampled_forecast(
-        self, state: Any, y: Tensor, inputs: Tensor | None, generator: torch.Generator
-    ) -> Tensor:
-        """Log of the mean density over sampled paths: a lower bound that tightens with S."""
-        z = self.dynamics.sample_forecast(
-            state, y.shape[1], self.n_samples, generator, inputs, detach=self.drop_correction
-        )
-        log_prob = self.decoder.likelihood.log_prob(y, self.decoder(z))
-        return torch.logsumexp(log_prob, dim=0) - torch.log(y.new_tensor(float(self.n_samples)))
 
     @torch.no_grad()
     def reconstruct(self, batch: dict[str, Tensor]) -> Tensor:

@@ -14,11 +14,13 @@ instead of N recursions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from tsvae.lds.components import LARGEST, times_matrix
 from tsvae.models.linear_dynamics import Filtered, LinearDynamics
 from tsvae.models.svae import SVAE
 from tsvae.models.views import Window
@@ -87,17 +89,30 @@ def window_response(model: SVAE, n_steps: int, like: Tensor) -> WindowResponse:
 
 
 def _suffix_products(filtered: Filtered) -> Tensor:
-    """F_T ... F_{t+1} for every t, ``(T, G, K, K)``: log2(T) batched products."""
+    """F_T ... F_{t+1} for every t, ``(T, G, K, K)``: log2(T) products of all steps."""
     result = filtered.result
     update = result.filtered_covariance[0] @ result.precision[0]
     eye = torch.eye(update.shape[-1], dtype=update.dtype, device=update.device)
     step = (eye - update[1:]) @ filtered.params.transition_matrix
-    product = torch.cat((step, eye.expand_as(update[:1])))
-    reach = 1
-    while reach < len(product):
-        product = torch.cat((product[reach:] @ product[:-reach], product[-reach:]))
+    factors = torch.cat((step, eye.expand_as(update[:1])))
+    if len(eye) > LARGEST:
+        return _running_products(factors, torch.matmul, 0)
+    # Component-first: a batched product of tiny matrices costs ten times its arithmetic.
+    planes = factors.permute(2, 3, 0, 1).contiguous()
+    return _running_products(planes, times_matrix, 2).permute(2, 3, 0, 1)
+
+
+def _running_products(
+    factors: Tensor, multiply: Callable[[Tensor, Tensor], Tensor], dim: int
+) -> Tensor:
+    n_steps, reach = factors.shape[dim], 1
+    while reach < n_steps:
+        late = factors.narrow(dim, reach, n_steps - reach)
+        ends = factors.narrow(dim, n_steps - reach, reach)
+        early = factors.narrow(dim, 0, n_steps - reach)
+        factors = torch.cat((multiply(late, early), ends), dim=dim)
         reach *= 2
-    return product
+    return factors
 
 
 def _encoder_slope(model: SVAE, like: Tensor) -> Tensor:
