@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from tsvae.models.code_prior import CodePrior, MarkovCodePrior
 from tsvae.models.codebook import Codebook, code_perplexity
 from tsvae.models.family import Asked, BaseAutoencoder, LatentKind
 from tsvae.models.outputs import DecodeResult
+from tsvae.models.vq_outputs import VQEncodeResult, VQForwardResult
 from tsvae.nn import Likelihood
 from tsvae.nn.checks import check_size
 from tsvae.training import LossResult
@@ -20,42 +21,6 @@ from tsvae.training import LossResult
 __all__ = ["VQVAE", "VQEncodeResult", "VQForwardResult"]
 
 _WIDEST_SPLIT = 4  # of a latent vector, where code_dim is not given
-
-
-class VQEncodeResult(NamedTuple):
-    """Codes of a batch.
-
-    Parameters
-    ----------
-    z : Tensor of shape (B, S, *latent)
-        Code vectors, with the gradient of ``mu`` (straight-through). All S are equal: nothing
-        is drawn.
-    mu : Tensor of shape (B, S, *latent)
-        Encoder output before quantisation.
-    log_var : None
-        There is no posterior variance.
-    codes : Tensor of int64, shape (B, L)
-        Indices of the code vectors.
-    commitment : Tensor of shape (B,)
-        Squared distance between ``mu`` and ``z``, for the loss.
-    """
-
-    z: Tensor
-    mu: Tensor
-    log_var: None
-    codes: Tensor
-    commitment: Tensor
-
-
-class VQForwardResult(NamedTuple):
-    """Codes of a batch and their reconstructions; see :class:`VQEncodeResult`."""
-
-    x_hat: Tensor
-    z: Tensor
-    mu: Tensor
-    log_var: None
-    codes: Tensor
-    commitment: Tensor
 
 
 class VQVAE(BaseAutoencoder):
