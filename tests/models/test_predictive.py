@@ -168,7 +168,7 @@ def test_one_step_log_densities_sum_to_the_log_likelihood(case):
 def test_densities_of_many_variables_are_worked_out_in_pieces(dense, monkeypatch, posterior):
     case = make_case(dense, "joint", posterior)
     whole = one_step_log_density(case.model, case.x, case.seen)
-    monkeypatch.setattr("tsvae.models.predictive._ENTRIES_AT_ONCE", 3 * B * F * F)
+    monkeypatch.setattr("tsvae.models.log_density._ENTRIES_AT_ONCE", 3 * B * F * F)
     close(one_step_log_density(case.model, case.x, case.seen), whole, 1e-12)
 
 
