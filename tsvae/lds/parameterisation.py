@@ -9,12 +9,9 @@ from torch import Tensor, nn
 
 from tsvae.lds.charts import coordinates_from_transition, transition_from_coordinates
 from tsvae.lds.expected import parameters_from_expectations
-from tsvae.lds.linalg import safe_cholesky
 from tsvae.lds.natural import (
     FactorSize,
     expectations_from_standard,
-    free_from_root,
-    root_from_free,
     standard_from_unconstrained,
     unconstrained_from_standard,
 )
@@ -26,12 +23,12 @@ from tsvae.lds.natural_gradient import (
     prior_factor,
 )
 from tsvae.lds.parameters import LDSParameters, make_parameters, stabilize
+from tsvae.lds.point_estimate import free_from_regression, log_prior_density, point_from_free
 from tsvae.lds.priors import (
     MNIW,
     NIW,
     HyperParameters,
     kl_divergence,
-    log_density,
     niw_from_mniw,
     prior_from_hyperparameters,
     sample,
@@ -275,15 +272,7 @@ class LinearDynamicsPosterior(nn.Module):
             q = self.standard()
             first = kl_divergence(q.initial.as_mniw(), self.prior_initial).sum()
             return first + kl_divergence(q.transition, self.prior_transition).sum()
-        point = self._point()
-        first = log_density(
-            self.prior_initial, point.initial_mean.unsqueeze(-1), point.initial_covariance
-        )
-        coefficients = torch.cat(
-            (point.transition_matrix, point.input_matrix, point.bias.unsqueeze(-1)), dim=-1
-        )
-        second = log_density(self.prior_transition, coefficients, point.noise_covariance)
-        return -(first.sum() + second.sum())
+        return -log_prior_density(self._point(), self.prior_initial, self.prior_transition)
 
     def sample(self, generator: torch.Generator) -> LDSParameters:
         """One draw of theta (the point estimate itself if there is no posterior); no gradient."""
@@ -345,10 +334,7 @@ class LinearDynamicsPosterior(nn.Module):
             (regression, start.noise_covariance, self.prior_transition),
         )
         if self.posterior == "point":
-            free = [
-                torch.cat((mean.flatten(-2), free_from_root(safe_cholesky(noise))), dim=-1)
-                for mean, noise, _ in pairs
-            ]
+            free = [free_from_regression(mean, noise) for mean, noise, _ in pairs]
         else:
             free = [
                 unconstrained_from_standard(_spread(mean, noise, prior, strength))
@@ -358,20 +344,7 @@ class LinearDynamicsPosterior(nn.Module):
         return first, second
 
     def _point(self) -> LDSParameters:
-        size, n_regressors = self.transition_size
-        first, second = self.initial_factor, self._transition_free()
-        cut = size * n_regressors
-        regression = second[:, :cut].unflatten(-1, (size, n_regressors))
-        initial_root = root_from_free(first[:, size:], size)
-        noise_root = root_from_free(second[:, cut:], size)
-        return LDSParameters(
-            initial_mean=first[:, :size],
-            initial_covariance=initial_root @ initial_root.mT,
-            transition_matrix=regression[..., :size],
-            noise_covariance=noise_root @ noise_root.mT,
-            input_matrix=regression[..., size:-1],
-            bias=regression[..., -1],
-        )
+        return point_from_free(self.initial_factor, self._transition_free(), self.transition_size)
 
 
 def _spread(mean: Tensor, noise: Tensor, prior: MNIW, strength: float) -> MNIW:
