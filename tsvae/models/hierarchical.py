@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from tsvae.models.family import Asked
 from tsvae.models.gaussians import channel_kl, free_bits_kl
+from tsvae.models.hierarchical_architectures import HierarchicalArchitectures
 from tsvae.models.hierarchical_outputs import (
     HierarchicalEncodeResult,
     HierarchicalForwardResult,
@@ -20,11 +20,9 @@ from tsvae.models.hierarchical_outputs import (
 )
 from tsvae.models.ladder import Ladder, LadderStates, join_levels
 from tsvae.models.ladder_bounds import ladder_bound
-from tsvae.models.ladder_networks import convolutional_ladder, perceptron_ladder
 from tsvae.models.vae import VAE, Posterior
-from tsvae.nn import ConvDecoder, Likelihood, MLPDecoder
-from tsvae.nn.checks import check_size, check_sizes
-from tsvae.nn.layers import private_generator
+from tsvae.nn import Likelihood
+from tsvae.nn.checks import check_size
 from tsvae.training import LossResult
 
 __all__ = ["HierarchicalVAE"]
@@ -32,12 +30,9 @@ __all__ = ["HierarchicalVAE"]
 _ACTIVE_NATS = 0.01
 _MOST_CHANNELS = 64  # of a level, whose KL is reported one by one
 _VALUES_AT_ONCE = 2**20  # decoded by the importance-weighted bound
-# What DenseNet and the convolutions know; every other option is the model's.
-_DENSE = ("activation", "residual", "layer_norm", "dropout", "spectral_norm")
-_CONVOLUTIONAL = ("kernel_size", "activation", "batch_norm", "residual", "spectral_norm")
 
 
-class HierarchicalVAE(VAE):
+class HierarchicalVAE(VAE, HierarchicalArchitectures):
     r"""Ladder VAE: latent levels from coarse to fine.
 
     .. math::
@@ -93,115 +88,6 @@ class HierarchicalVAE(VAE):
             if name in options:
                 raise TypeError(f"HierarchicalVAE has no option {name}")
         super().__init__(ladder, decoder, sum(ladder.latent_dims), **options)
-
-    @classmethod
-    def perceptron(
-        cls,
-        n_features: int,
-        n_steps: int,
-        latent_dim: int | Sequence[int] = 8,
-        *,
-        hidden_sizes: Sequence[int] = (256, 128),
-        n_levels: int = 2,
-        skip: bool = True,
-        final_sigmoid: bool = False,
-        mask_input: bool = False,
-        generator: torch.Generator | None = None,
-        **options: Any,
-    ) -> HierarchicalVAE:
-        """Model with dense networks; each level is a vector.
-
-        Parameters
-        ----------
-        n_features, n_steps : int
-            F and T.
-        latent_dim : int or sequence of int, default=8
-            Of each level; one number for all, or one per level from the coarsest on.
-        hidden_sizes : sequence of int, default=(256, 128)
-            Layers between record and finest level; the decoder has them in reverse.
-        n_levels : int, default=2
-        skip : bool, default=True
-            See :class:`~tsvae.models.ladder.Ladder`.
-        final_sigmoid : bool, default=False
-        mask_input : bool, default=False
-        generator : torch.Generator, optional
-            Source of all initial parameters and draws; None: a private one with seed 0.
-        **options
-            ``activation``, ``residual``, ``layer_norm``, ``dropout``, ``spectral_norm`` of the
-            networks, and options of the model.
-
-        Returns
-        -------
-        HierarchicalVAE
-            Not built yet.
-        """
-        generator = private_generator(generator)
-        network = {name: options.pop(name) for name in _DENSE if name in options}
-        network["generator"] = generator
-        dims = _level_dims(latent_dim, n_levels)
-        channels = n_features * (2 if mask_input else 1)
-        ladder = perceptron_ladder(channels, n_steps, dims, hidden_sizes, skip=skip, **network)
-        widths = tuple(hidden_sizes)[::-1]
-        state = dims[-1] + (widths[0] if skip and len(dims) > 1 else 0)
-        decoder = MLPDecoder(
-            state, n_steps, n_features, widths, final_sigmoid=final_sigmoid, **network
-        )
-        return cls(ladder, decoder, mask_input=mask_input, generator=generator, **options)
-
-    @classmethod
-    def convolutional(
-        cls,
-        n_features: int,
-        n_steps: int,
-        latent_dim: int | Sequence[int] = 4,
-        *,
-        hidden_sizes: Sequence[int] = (32, 64, 128),
-        n_levels: int = 2,
-        skip: bool = True,
-        final_sigmoid: bool = False,
-        mask_input: bool = False,
-        generator: torch.Generator | None = None,
-        **options: Any,
-    ) -> HierarchicalVAE:
-        """Model with convolutions; each level is a map along time, twice as fine as the last.
-
-        Parameters
-        ----------
-        n_features, n_steps : int
-            F and T.
-        latent_dim : int or sequence of int, default=4
-            Channels of each level's map; one number for all, or one per level from the coarsest.
-        hidden_sizes : sequence of int, default=(32, 64, 128)
-            Channels of each stage of stride 2, at least ``n_levels`` of them: the coarsest level
-            has ceil(T / 2^stages) steps.
-        n_levels : int, default=2
-        skip : bool, default=True
-            See :class:`~tsvae.models.ladder.Ladder`.
-        final_sigmoid : bool, default=False
-        mask_input : bool, default=False
-        generator : torch.Generator, optional
-            Source of all initial parameters and draws; None: a private one with seed 0.
-        **options
-            ``kernel_size``, ``activation``, ``batch_norm``, ``residual``, ``spectral_norm`` of
-            the networks, and options of the model.
-
-        Returns
-        -------
-        HierarchicalVAE
-            Not built yet.
-        """
-        generator = private_generator(generator)
-        network = {name: options.pop(name) for name in _CONVOLUTIONAL if name in options}
-        network["generator"] = generator
-        dims = _level_dims(latent_dim, n_levels)
-        channels = n_features * (2 if mask_input else 1)
-        ladder = convolutional_ladder(channels, n_steps, dims, hidden_sizes, skip=skip, **network)
-        widths = tuple(hidden_sizes)[: len(hidden_sizes) - len(dims) + 1][::-1]
-        state = dims[-1] + (widths[0] if skip and len(dims) > 1 else 0)
-        decoder = ConvDecoder(
-            state, n_features, n_steps, widths, final_sigmoid=final_sigmoid, **network
-        )
-        return cls(ladder, decoder, mask_input=mask_input, generator=generator, **options)
 
     # -- building ----------------------------------------------------------------------------
 
@@ -450,15 +336,3 @@ class HierarchicalVAE(VAE):
         with self.evaluating():
             codes = self._codes(self.features(x, mask), 1, torch.Generator().manual_seed(0))
         return level_kl(codes).mean((0, 1))
-
-
-def _level_dims(latent_dim: int | Sequence[int], n_levels: int) -> tuple[int, ...]:
-    n_levels = check_size("n_levels", n_levels)
-    if hasattr(latent_dim, "__index__"):
-        return (check_size("latent_dim", latent_dim),) * n_levels  # type: ignore[arg-type]
-    dims = check_sizes("latent_dim", latent_dim)  # type: ignore[arg-type]
-    if len(dims) != n_levels:
-        raise ValueError(
-            f"latent_dim must be one number or one per level, n_levels={n_levels}, got {latent_dim}"
-        )
-    return dims
