@@ -20,6 +20,7 @@ from tsvae.models.hierarchical_outputs import (
 )
 from tsvae.models.ladder import Ladder, LadderStates, join_levels
 from tsvae.models.ladder_bounds import ladder_bound
+from tsvae.models.objectives import mean_importance_bound, negative_elbo, rate_and_distortion
 from tsvae.models.vae import VAE, Posterior
 from tsvae.nn import Likelihood
 from tsvae.nn.checks import check_size
@@ -27,7 +28,6 @@ from tsvae.training import LossResult
 
 __all__ = ["HierarchicalVAE"]
 
-_ACTIVE_NATS = 0.01
 _MOST_CHANNELS = 64  # of a level, whose KL is reported one by one
 _VALUES_AT_ONCE = 2**20  # decoded by the importance-weighted bound
 
@@ -258,29 +258,18 @@ class HierarchicalVAE(VAE, HierarchicalArchitectures):
         target = x if target is None else target
         log_prob = self.record_log_prob(target, output.x_hat, mask, likelihood, weight)
         kl = level_kl(output).mean(1)
-        log_likelihood, rate = log_prob.mean(), free_bits_kl(kl, 0.0)
-        diagnostics = {
-            "log_likelihood": log_likelihood,
-            "kl_divergence": rate,
-            "rate": rate,
-            "distortion": -log_likelihood,
-            "active_units": (kl.mean(0) > _ACTIVE_NATS).sum().to(x.dtype),
-            "beta": x.new_tensor(beta),
-        }
+        diagnostics = rate_and_distortion(log_prob, kl, beta, x.dtype)
         for i, level in enumerate(self.split_levels(kl), start=1):
             diagnostics[f"kl_level_{i}"] = free_bits_kl(level, 0.0)
             if level.shape[-1] <= _MOST_CHANNELS:
                 diagnostics |= channel_kl(level, f"kl_level_{i}_")
         if self.objective == "iwae":
             weights = log_prob + beta * log_prior_ratio(output)
-            bound = torch.logsumexp(weights, dim=1).mean() - math.log(weights.shape[1])
-            diagnostics["importance_weighted_bound"] = bound
+            bound = diagnostics["importance_weighted_bound"] = mean_importance_bound(weights)
             loss = -bound
         else:
-            loss = -log_likelihood
-            if beta:
-                free_bits = self.free_bits if self.training else 0.0
-                loss = loss + beta * free_bits_kl(kl, free_bits)
+            free_bits = self.free_bits if self.training else 0.0
+            loss = negative_elbo(diagnostics["log_likelihood"], kl, beta, free_bits)
         loss = loss + self._penalty(target, output.x_hat, mask, likelihood, diagnostics)
         return self._result(loss, diagnostics, x)
 

@@ -20,13 +20,18 @@ from tsvae.models.bounds import importance_bound, log_importance_weights
 from tsvae.models.family import BaseAutoencoder
 from tsvae.models.gaussians import (
     channel_kl,
-    free_bits_kl,
     gaussian_kl,
     limit_log_variance,
     sample_gaussian,
     standard_noise,
 )
 from tsvae.models.mmd import KernelName, check_kernel, maximum_mean_discrepancy
+from tsvae.models.objectives import (
+    Objective,
+    mean_importance_bound,
+    negative_elbo,
+    rate_and_distortion,
+)
 from tsvae.models.outputs import EncodeResult
 from tsvae.nn import Likelihood
 from tsvae.nn.checks import check_size
@@ -34,10 +39,7 @@ from tsvae.training import BetaSchedule, LossResult
 
 __all__ = ["VAE", "ActiveUnits", "Posterior"]
 
-Objective = Literal["elbo", "iwae"]
-
 _IWAE_SAMPLES = 5
-_ACTIVE_NATS = 0.01
 _MOST_CHANNELS = 64  # of the code, whose KL is reported one by one
 _VALUES_AT_ONCE = 2**20  # decoded by the importance-weighted bound: some 100 MB with 32 channels
 
@@ -278,27 +280,16 @@ class VAE(BaseAutoencoder):
         target = x if target is None else target
         log_prob = self.record_log_prob(target, output.x_hat, mask, likelihood, weight)
         kl = gaussian_kl(output.mu[:, 0], output.log_var[:, 0])
-        log_likelihood, rate = log_prob.mean(), free_bits_kl(kl, 0.0)
-        diagnostics = {
-            "log_likelihood": log_likelihood,
-            "kl_divergence": rate,
-            "rate": rate,
-            "distortion": -log_likelihood,
-            "active_units": (kl.mean(0) > _ACTIVE_NATS).sum().to(x.dtype),
-            "beta": x.new_tensor(beta),
-        }
+        diagnostics = rate_and_distortion(log_prob, kl, beta, x.dtype)
         if self.latent_dim <= _MOST_CHANNELS:
             diagnostics |= channel_kl(kl, "kl_")
         if self.objective == "iwae":
             weights = log_importance_weights(log_prob, output.z, output.mu, output.log_var, beta)
-            bound = torch.logsumexp(weights, dim=1).mean() - math.log(weights.shape[1])
-            diagnostics["importance_weighted_bound"] = bound
+            bound = diagnostics["importance_weighted_bound"] = mean_importance_bound(weights)
             loss = -bound
         else:
-            loss = -log_likelihood
-            if beta:
-                free_bits = self.free_bits if self.training else 0.0
-                loss = loss + beta * free_bits_kl(kl, free_bits)
+            free_bits = self.free_bits if self.training else 0.0
+            loss = negative_elbo(diagnostics["log_likelihood"], kl, beta, free_bits)
         if self.mmd_weight:
             diagnostics["mmd"] = self._mmd(output.z)
             loss = loss + self.mmd_weight * diagnostics["mmd"]
