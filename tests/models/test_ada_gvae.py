@@ -11,7 +11,7 @@ from torch.distributions import Normal, kl_divergence
 
 from tsvae.models import VAE, AdaGVAE
 from tsvae.models.ada_gvae import share_posteriors
-from tsvae.models.vae import Posterior
+from tsvae.models.outputs import Posterior
 from tsvae.nn import MLPDecoder, MLPEncoder
 from tsvae.training import TrainingConfig, train
 

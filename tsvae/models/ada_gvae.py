@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from tsvae.models.family import Asked
 from tsvae.models.gaussians import gaussian_kl
-from tsvae.models.outputs import ForwardResult
-from tsvae.models.vae import VAE, Posterior
+from tsvae.models.outputs import ForwardResult, Posterior
+from tsvae.models.vae import VAE
 from tsvae.nn import Likelihood
 from tsvae.nn.checks import check_size
 from tsvae.training import LossResult

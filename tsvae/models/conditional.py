@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from tsvae.models.bounds import importance_bound
 from tsvae.models.conditions import ConditionEmbedding
 from tsvae.models.family import Asked
-from tsvae.models.outputs import DecodeResult, EncodeResult, ForwardResult
-from tsvae.models.vae import VAE, ActiveUnits
+from tsvae.models.outputs import ActiveUnits, DecodeResult, EncodeResult, ForwardResult
+from tsvae.models.vae import VAE
 from tsvae.nn.checks import check_size
 
 __all__ = ["ConditionalVAE"]

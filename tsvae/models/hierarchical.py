@@ -21,7 +21,8 @@ from tsvae.models.hierarchical_outputs import (
 from tsvae.models.ladder import Ladder, LadderStates, join_levels
 from tsvae.models.ladder_bounds import ladder_bound
 from tsvae.models.objectives import mean_importance_bound, negative_elbo, rate_and_distortion
-from tsvae.models.vae import VAE, Posterior
+from tsvae.models.outputs import Posterior
+from tsvae.models.vae import VAE
 from tsvae.nn import Likelihood
 from tsvae.nn.checks import check_size
 from tsvae.training import LossResult

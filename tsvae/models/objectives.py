@@ -50,7 +50,7 @@ def rate_and_distortion(
 
 
 def negative_elbo(log_likelihood: Tensor, kl: Tensor, beta: float, free_bits: float) -> Tensor:
-    """Minus the evidence lower bound, its divergence weighted and above ``free_bits`` only."""
+    """Minus the evidence lower bound, the divergence weighted, with free bits per entry."""
     loss = -log_likelihood
     return loss + beta * free_bits_kl(kl, free_bits) if beta else loss
 

@@ -10,7 +10,19 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["DecodeResult", "EncodeResult", "ForwardResult"]
+__all__ = ["ActiveUnits", "DecodeResult", "EncodeResult", "ForwardResult", "Posterior"]
+
+
+class Posterior(NamedTuple):
+    """q(z|x), a normal with diagonal covariance.
+
+    Parameters
+    ----------
+    mu, log_var : Tensor of shape (B, *latent)
+    """
+
+    mu: Tensor
+    log_var: Tensor
 
 
 class EncodeResult(NamedTuple):
@@ -61,3 +73,17 @@ class ForwardResult(NamedTuple):
     z: Tensor
     mu: Tensor
     log_var: Tensor | None
+
+
+class ActiveUnits(NamedTuple):
+    """Which latent entries carry information.
+
+    Parameters
+    ----------
+    active : Tensor of bool of shape (*latent,)
+    criterion : Tensor of shape (*latent,)
+        What was compared with the threshold.
+    """
+
+    active: Tensor
+    criterion: Tensor

@@ -11,7 +11,7 @@ Welling 2014, arXiv 1312.6114; Higgins et al. 2017, beta-VAE) or by the importan
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ from tsvae.models.objectives import (
     negative_elbo,
     rate_and_distortion,
 )
-from tsvae.models.outputs import EncodeResult
+from tsvae.models.outputs import ActiveUnits, EncodeResult, Posterior
 from tsvae.nn import Likelihood
 from tsvae.nn.checks import check_size
 from tsvae.training import BetaSchedule, LossResult
@@ -42,32 +42,6 @@ __all__ = ["VAE", "ActiveUnits", "Posterior"]
 _IWAE_SAMPLES = 5
 _MOST_CHANNELS = 64  # of the code, whose KL is reported one by one
 _VALUES_AT_ONCE = 2**20  # decoded by the importance-weighted bound: some 100 MB with 32 channels
-
-
-class Posterior(NamedTuple):
-    """q(z|x), a normal with diagonal covariance.
-
-    Parameters
-    ----------
-    mu, log_var : Tensor of shape (B, *latent)
-    """
-
-    mu: Tensor
-    log_var: Tensor
-
-
-class ActiveUnits(NamedTuple):
-    """Which latent entries carry information.
-
-    Parameters
-    ----------
-    active : Tensor of bool of shape (*latent,)
-    criterion : Tensor of shape (*latent,)
-        What was compared with the threshold.
-    """
-
-    active: Tensor
-    criterion: Tensor
 
 
 class VAE(BaseAutoencoder):
