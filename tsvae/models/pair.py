@@ -24,19 +24,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tsvae.models.barlow import Projector, barlow_twins_loss
+from tsvae.models.barlow import Projector
 from tsvae.models.freezing import GradualFreezing
 from tsvae.models.observation import ObservationModel
 from tsvae.models.outputs import EncodeResult, ForwardResult
+from tsvae.models.pair_loss import SideRecords, pair_loss
 from tsvae.models.pair_parts import (
     PairForward,
     PairWeights,
-    SideRecords,
     check_pairs,
     check_weights,
-    log_likelihood,
-    rate_of,
-    round_trip_error,
     sent_round,
 )
 from tsvae.models.vae import VAE
@@ -326,56 +323,7 @@ class PairVAE(nn.Module):
             missing, of paired ones the cycles.
         """
         first, second = SideRecords(a, mask_a, weight_a), SideRecords(b, mask_b, weight_b)
-        loss, diagnostics = self._reconstructions(first, second, output)
-        diagnostics["beta"] = a.new_tensor(beta)
-        for name, x, result in (("a", a, output.a), ("b", b, output.b)):
-            if len(x):
-                rate = diagnostics[f"kl_divergence_{name}"] = rate_of(result)
-                loss = loss + beta * rate / math.prod(x.shape[1:])
-        loss = loss + self._joining(output, diagnostics)
-        detached = {name: value.detach() for name, value in diagnostics.items()}
-        detached["weight"] = a.new_tensor(float(max(len(a), len(b))))
-        return LossResult(loss, detached)
-
-    def _reconstructions(
-        self, first: SideRecords, second: SideRecords, output: PairForward
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weighted sum of the four, per value; each in the diagnostics, per record."""
-        terms = (
-            ("a_from_a", self.a.observation, first, output.a.x_hat),
-            ("b_from_b", self.b.observation, second, output.b.x_hat),
-            ("b_from_a", self.across_b, second, output.b_from_a),
-            ("a_from_b", self.across_a, first, output.a_from_b),
-        )
-        loss, diagnostics = first.values.new_zeros(()), {}
-        for weight, (name, law, records, x_hat) in zip(self.weights, terms, strict=True):
-            if len(x_hat):
-                value = diagnostics[f"log_likelihood_{name}"] = log_likelihood(law, records, x_hat)
-                loss = loss - weight * value / math.prod(x_hat.shape[-2:])
-        return loss, diagnostics
-
-    def _joining(self, output: PairForward, diagnostics: dict[str, Tensor]) -> Tensor | float:
-        """Weighted terms that join the codes of both sides, noted in the diagnostics."""
-        loss: Tensor | float = 0.0
-        n_pairs = len(output.b_from_a)
-        if n_pairs > 1 and self.barlow_weight:
-            diagnostics["barlow_twins"] = self._barlow(output, n_pairs)
-            loss = loss + self.barlow_weight * diagnostics["barlow_twins"]
-        for name, result, again in (
-            ("a", output.a, output.a_again),
-            ("b", output.b, output.b_again),
-        ):
-            if again is not None:
-                error = diagnostics[f"cycle_{name}"] = round_trip_error(result, again)
-                loss = loss + self.cycle_weight * error
-        return loss
-
-    def _barlow(self, output: PairForward, n_pairs: int) -> Tensor:
-        """Barlow Twins loss of paired means, divided by their size; a map's steps are samples."""
-        codes = [r.mu[:n_pairs, 0].reshape(-1, self.latent_dim) for r in (output.a, output.b)]
-        if self.projector is not None:
-            codes = [self.projector(z) for z in codes]
-        return barlow_twins_loss(codes[0], codes[1], self.barlow_lambda) / codes[0].shape[1]
+        return pair_loss(self, first, second, output, beta)
 
     def training_step(self, batch: dict[str, Tensor], step: int) -> LossResult:
         """Loss of one batch; in eval mode the criterion, free of annealed weights.

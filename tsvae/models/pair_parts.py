@@ -1,4 +1,4 @@
-"""Parts of a pair of models: named results, weights, and the terms of its loss."""
+"""Parts of a pair of models: named results, weights, and the way to the other side and back."""
 
 from __future__ import annotations
 
@@ -9,37 +9,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tsvae.models.gaussians import gaussian_kl
-from tsvae.models.observation import ObservationModel
 from tsvae.models.outputs import ForwardResult
 from tsvae.models.vae import VAE
 
 __all__ = [
     "PairForward",
     "PairWeights",
-    "SideRecords",
     "check_pairs",
     "check_weights",
-    "log_likelihood",
-    "rate_of",
-    "round_trip_error",
     "sent_round",
 ]
-
-
-class SideRecords(NamedTuple):
-    """What the loss compares reconstructions of one side with.
-
-    Parameters
-    ----------
-    values : Tensor of shape (B, T, F)
-    mask : Tensor of bool of shape (B, T, F) or None
-    weight : Tensor broadcastable to (B, T, F) or None
-    """
-
-    values: Tensor
-    mask: Tensor | None
-    weight: Tensor | None
 
 
 class PairWeights(NamedTuple):
@@ -111,25 +90,3 @@ def check_pairs(n_pairs: int | None, n_a: int, n_b: int) -> int:
     if not 0 <= n_pairs <= min(n_a, n_b):
         raise ValueError(f"n_pairs must be 0 to {min(n_a, n_b)}, got {n_pairs}")
     return n_pairs
-
-
-def log_likelihood(law: ObservationModel, data: SideRecords, x_hat: Tensor) -> Tensor:
-    """Mean over records and codes of the weighted log-likelihood, in nats per record."""
-    n = len(x_hat)
-    x, mask, weight = data
-    log_prob = law.log_prob(x[:n], x_hat, None if mask is None else mask[:n])
-    if weight is not None:
-        log_prob = log_prob * weight.expand_as(x)[:n].unsqueeze(1)
-    return log_prob.sum(dim=(-2, -1)).mean()
-
-
-def rate_of(result: ForwardResult) -> Tensor:
-    """KL of a side's posteriors from the prior, mean over records, in nats."""
-    assert result.log_var is not None  # both sides are variational
-    return gaussian_kl(result.mu[:, 0], result.log_var[:, 0]).flatten(1).sum(1).mean()
-
-
-def round_trip_error(result: ForwardResult, again: Tensor) -> Tensor:
-    """Mean squared difference between codes of unpaired samples and those that came back."""
-    sent = result.z[len(result.z) - len(again) :].detach()
-    return ((again - sent) ** 2).mean()
