@@ -27,15 +27,10 @@ from torch import Tensor, nn
 from tsvae.models.barlow import Projector
 from tsvae.models.freezing import GradualFreezing
 from tsvae.models.observation import ObservationModel
-from tsvae.models.outputs import EncodeResult, ForwardResult
+from tsvae.models.outputs import EncodeResult
 from tsvae.models.pair_loss import SideRecords, pair_loss
-from tsvae.models.pair_parts import (
-    PairForward,
-    PairWeights,
-    check_pairs,
-    check_weights,
-    sent_round,
-)
+from tsvae.models.pair_parts import PairForward, PairWeights, check_weights
+from tsvae.models.pair_pass import pair_pass
 from tsvae.models.vae import VAE
 from tsvae.nn.checks import check_size
 from tsvae.nn.layers import private_generator
@@ -253,39 +248,10 @@ class PairVAE(nn.Module):
         -------
         PairForward
         """
-        generator = self.generator if self.training else None
-        return self._pass(a, b, (mask_a, mask_b), check_size("S", S), n_pairs, generator)
-
-    def _pass(
-        self,
-        a: Tensor,
-        b: Tensor,
-        masks: tuple[Tensor | None, Tensor | None],
-        n_samples: int,
-        n_pairs: int | None,
-        generator: torch.Generator | None,
-    ) -> PairForward:
+        n_samples = check_size("S", S)
         self._require_built()
-        n_pairs = check_pairs(n_pairs, len(a), len(b))
-        results = []
-        for side, x, mask in ((self.a, a, masks[0]), (self.b, b, masks[1])):
-            codes = side.codes_of(side.posterior(side.features(x, mask)), n_samples, generator)
-            results.append(ForwardResult(side.decode(codes.z).x_hat, *codes))
-        first, second = results
-        joined = n_pairs if self.stage == "joint" else 0
-        again: list[Tensor | None] = [None, None]
-        if self.stage == "joint" and self.cycle_weight:
-            again = [
-                sent_round(first.z[n_pairs:], self.b),
-                sent_round(second.z[n_pairs:], self.a),
-            ]
-        return PairForward(
-            first,
-            second,
-            self.b.decode(first.z[:joined]).x_hat,
-            self.a.decode(second.z[:joined]).x_hat,
-            *again,
-        )
+        generator = self.generator if self.training else None
+        return pair_pass(self, a, b, (mask_a, mask_b), n_samples, n_pairs, generator)
 
     # -- the loss ----------------------------------------------------------------------------
 
@@ -350,7 +316,7 @@ class PairVAE(nn.Module):
         mask_a, mask_b = (_as_bool(batch.get(name)) for name in ("mask_a", "mask_b"))
         n_pairs = int(batch["n_pairs"]) if "n_pairs" in batch else None
         a, b = batch["a"], batch["b"]
-        output = self._pass(a, b, (mask_a, mask_b), 1, n_pairs, generator)
+        output = pair_pass(self, a, b, (mask_a, mask_b), 1, n_pairs, generator)
         beta = self.beta_schedule.value(step) if self.training else self.beta
         return self.compute_loss(
             a, b, output, beta, mask_a, mask_b, batch.get("weight_a"), batch.get("weight_b")

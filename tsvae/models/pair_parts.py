@@ -1,4 +1,4 @@
-"""Parts of a pair of models: named results, weights, and the way to the other side and back."""
+"""Parts of a pair of models: named results, weights, and their checks."""
 
 from __future__ import annotations
 
@@ -6,19 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from tsvae.models.outputs import ForwardResult
-from tsvae.models.vae import VAE
 
-__all__ = [
-    "PairForward",
-    "PairWeights",
-    "check_pairs",
-    "check_weights",
-    "sent_round",
-]
+__all__ = ["PairForward", "PairWeights", "check_pairs", "check_weights"]
 
 
 class PairWeights(NamedTuple):
@@ -55,16 +47,6 @@ class PairForward(NamedTuple):
     a_from_b: Tensor
     a_again: Tensor | None = None
     b_again: Tensor | None = None
-
-
-def sent_round(z: Tensor, other: VAE) -> Tensor | None:
-    """Posterior means (U, S, *latent) of codes decoded to the other side; None of no codes."""
-    if not len(z):
-        return None
-    decoded = other.expected_values(other.decode(z).x_hat).flatten(0, 1)
-    seen = torch.ones_like(decoded, dtype=torch.bool)
-    mean = other.posterior(other.features(decoded, seen)).mu
-    return mean.unflatten(0, z.shape[:2])
 
 
 def check_weights(weights: Sequence[float]) -> PairWeights:
