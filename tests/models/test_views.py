@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tsvae.models.views import fold_channels, unfold_channels, window_level
+from tsvae.models import SVAE
+from tsvae.models.predictive import forecast, sample_paths
+from tsvae.models.views import Effect, fold_channels, unfold_channels, window_level
 
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(1, 3))
 number = st.floats(-1e3, 1e3, allow_nan=False, width=32)
@@ -108,3 +110,36 @@ def test_unfold_keeps_leading_axes(extra):
     assert unfolded.shape == (*extra, 3, 3, 2)
     first = tuple(0 for _ in extra)
     assert torch.equal(unfolded[first], unfold_channels(samples[first], 2))
+
+
+@pytest.fixture
+def channelwise():
+    made = SVAE(3, n_inputs=4, latent_dim=6, dynamics={"group_size": 2}, channelwise=True, seed=0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        made.covariate_matrix.copy_(torch.randn(3, 4, generator=generator))
+    return made.eval()
+
+
+def test_forecasts_from_effects_are_those_from_inputs(channelwise):
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(5, 30, 3, generator=generator)
+    inputs = torch.randn(5, 36, 4, generator=generator)
+    visible = torch.rand(x.shape, generator=generator) < 0.8
+    x = torch.where(visible, x, 0.0)
+    parts = inputs[:, :30], inputs[:, 30:]
+    effects = [Effect(channelwise.effect(part)) for part in parts]
+    given = {"inputs": parts[0], "future_inputs": parts[1]}
+    known = {"inputs": effects[0], "future_inputs": effects[1]}
+    one, two = (forecast(channelwise, x, visible, 6, **options) for options in (given, known))
+    torch.testing.assert_close(one.mean, two.mean)
+    torch.testing.assert_close(one.scale, two.scale)
+    without = forecast(channelwise, x, visible, 6)
+    assert not torch.allclose(one.mean, without.mean)
+    one, two = (
+        sample_paths(
+            channelwise, x, visible, 6, 2, **options, generator=torch.Generator().manual_seed(3)
+        )
+        for options in (given, known)
+    )
+    torch.testing.assert_close(one, two)

@@ -29,6 +29,7 @@ from tsvae.models.predictive import (
     smooth_latents,
     smooth_values,
 )
+from tsvae.models.views import Effect
 from tsvae.panel import Panel, gather
 from tsvae.training import pinned_threads, resolve_device
 
@@ -99,6 +100,8 @@ class Engine:
             shown = cut_histories(panel, series, starts, ends, self.scaler, inputs, filling)
         if inputs is None:
             return Histories(*shown, lengths, None, None)
+        if self.model.channelwise:  # few numbers a row, where inputs may be many
+            inputs = self._effect(inputs)
         stamps = panel.index.starts[series] + np.stack([starts, ends])
         if covariates is None and self.model.channelwise and not np.ptp(stamps, axis=1).any():
             series, starts, ends = series[:1], starts[:1], ends[:1]
@@ -108,6 +111,18 @@ class Engine:
             gather(inputs, series, starts, shown.known.shape[1]),
             gather(inputs, series, ends, horizon),
         )
+
+    @torch.no_grad()
+    def _effect(self, inputs: Array) -> Array:
+        """Return what the inputs of whole series add to x, ``(B, T, F)``."""
+        effect = self.model.effect(_tensor(torch.device("cpu"), inputs))
+        assert isinstance(effect, Tensor)
+        return to_numpy(effect)
+
+    def _given(self, device: torch.device, inputs: Array | None) -> Tensor | Effect | None:
+        """Hand on inputs of histories as the model takes them."""
+        found = _tensor(device, inputs)
+        return Effect(found) if found is not None and self.model.channelwise else found
 
     # -- passes ------------------------------------------------------------------------------
 
@@ -131,8 +146,8 @@ class Engine:
                     *_tensors(device, chunk.values, chunk.mask),
                     horizon,
                     n_samples,
-                    inputs=_tensor(device, chunk.inputs),
-                    future_inputs=_tensor(device, chunk.future_inputs),
+                    inputs=self._given(device, chunk.inputs),
+                    future_inputs=self._given(device, chunk.future_inputs),
                     lengths=torch.as_tensor(chunk.lengths),
                     generator=generator,
                 ).cpu()
@@ -158,8 +173,8 @@ class Engine:
                 self.model,
                 *_tensors(device, chunk.values, chunk.mask),
                 horizon,
-                inputs=_tensor(device, chunk.inputs),
-                future_inputs=_tensor(device, chunk.future_inputs),
+                inputs=self._given(device, chunk.inputs),
+                future_inputs=self._given(device, chunk.future_inputs),
                 lengths=torch.as_tensor(chunk.lengths),
                 n_samples=self.n_samples,
                 generator=torch.Generator().manual_seed(self.model.seed),

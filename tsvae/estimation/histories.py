@@ -31,8 +31,9 @@ class Histories(NamedTuple):
     lengths : ndarray (N,)
         Rows of each.
     inputs : ndarray (N or 1, T, U) or None
-        One row if all windows share them.
+        One row if all windows share them. For channel-wise models their effect, (N or 1, T, F).
     future_inputs : ndarray (N or 1, H, U) or None
+        Likewise, (N or 1, H, F).
     """
 
     values: Array

@@ -12,7 +12,7 @@ from tsvae.models.graphical import State
 from tsvae.models.last_states import can_filter_last, last_states
 from tsvae.models.linear_dynamics import LinearDynamics
 from tsvae.models.svae import SVAE
-from tsvae.models.views import Frame, Window
+from tsvae.models.views import Effect, Frame, Window
 from tsvae.models.window_response import has_linear_response, window_response
 
 __all__ = ["Origins", "states_at_origins"]
@@ -37,7 +37,11 @@ class Origins(NamedTuple):
 
 
 def states_at_origins(
-    model: SVAE, x: Tensor, visible: Tensor, inputs: Tensor | None, lengths: Tensor | None
+    model: SVAE,
+    x: Tensor,
+    visible: Tensor,
+    inputs: Tensor | Effect | None,
+    lengths: Tensor | None,
 ) -> Origins:
     """States after the first ``lengths`` rows; complete windows share one response.
 
@@ -49,7 +53,8 @@ def states_at_origins(
     model : SVAE
     x : Tensor (B, T, F)
     visible : Tensor of bool (B, T, F)
-    inputs : Tensor (B, T, U), optional
+    inputs : Tensor (B, T, U) or Effect, optional
+        Channel-wise models may be given the effect of inputs instead.
     lengths : Tensor (B,) long, optional
         T by default.
 
@@ -61,7 +66,8 @@ def states_at_origins(
     if model.coupling is not None:
         x, visible = _bridged(x, visible, effect, model.coupling.bridged)
     frame = model.frame(x, visible, effect)
-    window = model.window(x, visible, inputs, frame, effect)
+    moving = None if isinstance(inputs, Effect) else inputs
+    window = model.window(x, visible, moving, frame, effect)
     if lengths is None:
         lengths = torch.full((x.shape[0],), x.shape[1])
     lengths = lengths.to(x.device)

@@ -18,7 +18,7 @@ from tsvae.models.origins import states_at_origins
 from tsvae.models.readout import linear_readout
 from tsvae.models.smoothing_readout import fit_smoothing, fit_spread
 from tsvae.models.svae import SVAE
-from tsvae.models.views import Frame, Window, unfold_channels
+from tsvae.models.views import Effect, Frame, Window, unfold_channels
 
 __all__ = [
     "NormalPredictive",
@@ -118,8 +118,8 @@ def forecast(
     visible: Tensor,
     horizon: int,
     *,
-    inputs: Tensor | None = None,
-    future_inputs: Tensor | None = None,
+    inputs: Tensor | Effect | None = None,
+    future_inputs: Tensor | Effect | None = None,
     lengths: Tensor | None = None,
     n_samples: int = 200,
     generator: torch.Generator | None = None,
@@ -133,8 +133,9 @@ def forecast(
         Histories, row 0 first; zero where not visible.
     visible : Tensor of bool (B, T, F)
     horizon : int
-    inputs : Tensor (B, T, U), optional
-    future_inputs : Tensor (B, H, U), optional
+    inputs : Tensor (B, T, U) or Effect, optional
+        Channel-wise models may be given the effect of inputs instead.
+    future_inputs : Tensor (B, H, U) or Effect, optional
     lengths : Tensor (B,) long, optional
         Rows of each history; T by default.
     n_samples : int, default=200
@@ -181,15 +182,16 @@ def sample_paths(
     horizon: int,
     n_samples: int,
     *,
-    inputs: Tensor | None = None,
-    future_inputs: Tensor | None = None,
+    inputs: Tensor | Effect | None = None,
+    future_inputs: Tensor | Effect | None = None,
     lengths: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Joint sample paths ``(S, B, H, F)``; parameters as in :func:`forecast`."""
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     frame, state = states_at_origins(model, x, visible, inputs, lengths)
-    state_inputs = None if model.channelwise else future_inputs
+    moves = model.channelwise or isinstance(future_inputs, Effect)
+    state_inputs = None if moves else future_inputs
     z = model.dynamics.sample_forecast(state, horizon, n_samples, generator, state_inputs)
     draws = model.decoder.likelihood.sample(model.decoder(z), generator)
     return _restore(model, draws, frame, model.effect(future_inputs))

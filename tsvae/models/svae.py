@@ -29,7 +29,7 @@ from tsvae.models.evidence import evidence_share, evidence_terms
 from tsvae.models.future_masking import forecast_loss
 from tsvae.models.graphical import DrawnStates, StatePosterior, get_graphical_model
 from tsvae.models.smoothing_readout import SmoothingReadout
-from tsvae.models.views import Frame, Window, fold_channels, window_level
+from tsvae.models.views import Effect, Frame, Window, fold_channels, window_level
 from tsvae.nn import DenseNet, SigmaDecoder, SigmaEncoder
 from tsvae.nn.masking import count_true, zero_where_missing
 from tsvae.training import BetaSchedule, LossResult
@@ -217,8 +217,10 @@ class SVAE(nn.Module):
         level = window_level(rest, visible, self.level_entries)
         return Frame(level, self.log_scale.exp())
 
-    def effect(self, inputs: Tensor | None) -> Tensor | float:
+    def effect(self, inputs: Tensor | Effect | None) -> Tensor | float:
         """Return what known covariates add to x: ``(B, T, F)``, or 0.0 without covariates."""
+        if isinstance(inputs, Effect):
+            return inputs.values
         if self.covariate_effect is None or inputs is None:
             return 0.0
         effect: Tensor = inputs @ self.covariate_matrix.T + self.covariate_effect(inputs)

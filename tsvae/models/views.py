@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Frame", "Window", "fold_channels", "unfold_channels", "window_level"]
+__all__ = ["Effect", "Frame", "Window", "fold_channels", "unfold_channels", "window_level"]
 
 
 class Window(NamedTuple):
@@ -35,6 +35,17 @@ class Window(NamedTuple):
     visible: Tensor
     inputs: Tensor | None
     lengths: Tensor
+
+
+class Effect(NamedTuple):
+    """What known covariates add to x, worked out beforehand: it stands for inputs.
+
+    Attributes
+    ----------
+    values : Tensor (B, T, F)
+    """
+
+    values: Tensor
 
 
 class Frame(NamedTuple):
