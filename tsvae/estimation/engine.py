@@ -100,11 +100,14 @@ class Engine:
             shown = cut_histories(panel, series, starts, ends, self.scaler, inputs, filling)
         if inputs is None:
             return Histories(*shown, lengths, None, None)
-        if self.model.channelwise:  # few numbers a row, where inputs may be many
-            inputs = self._effect(inputs)
         stamps = panel.index.starts[series] + np.stack([starts, ends])
         if covariates is None and self.model.channelwise and not np.ptp(stamps, axis=1).any():
             series, starts, ends = series[:1], starts[:1], ends[:1]
+        if self.model.channelwise:
+            used, series = np.unique(series, return_inverse=True)
+            first = starts.min(initial=total)
+            inputs = self._effect(inputs[used, first : ends.max(initial=0) + horizon])
+            starts, ends = starts - first, ends - first
         return Histories(
             *shown,
             lengths,
@@ -114,7 +117,7 @@ class Engine:
 
     @torch.no_grad()
     def _effect(self, inputs: Array) -> Array:
-        """Return what the inputs of whole series add to x, ``(B, T, F)``."""
+        """Return what inputs add to x, ``(B, T, F)``: few numbers a row, where inputs are many."""
         effect = self.model.effect(_tensor(torch.device("cpu"), inputs))
         assert isinstance(effect, Tensor)
         return to_numpy(effect)
