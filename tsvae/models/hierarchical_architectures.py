@@ -70,13 +70,12 @@ class HierarchicalArchitectures:
             Not built yet.
         """
         generator = private_generator(generator)
-        network = {name: options.pop(name) for name in _DENSE if name in options}
-        network["generator"] = generator
+        network = {**_taken(options, _DENSE), "generator": generator}
         dims = _level_dims(latent_dim, n_levels)
         channels = n_features * (2 if mask_input else 1)
         ladder = perceptron_ladder(channels, n_steps, dims, hidden_sizes, skip=skip, **network)
         widths = tuple(hidden_sizes)[::-1]
-        state = dims[-1] + (widths[0] if skip and len(dims) > 1 else 0)
+        state = _state_width(dims, widths, skip)
         decoder = MLPDecoder(
             state, n_steps, n_features, widths, final_sigmoid=final_sigmoid, **network
         )
@@ -125,13 +124,12 @@ class HierarchicalArchitectures:
             Not built yet.
         """
         generator = private_generator(generator)
-        network = {name: options.pop(name) for name in _CONVOLUTIONAL if name in options}
-        network["generator"] = generator
+        network = {**_taken(options, _CONVOLUTIONAL), "generator": generator}
         dims = _level_dims(latent_dim, n_levels)
         channels = n_features * (2 if mask_input else 1)
         ladder = convolutional_ladder(channels, n_steps, dims, hidden_sizes, skip=skip, **network)
         widths = tuple(hidden_sizes)[: len(hidden_sizes) - len(dims) + 1][::-1]
-        state = dims[-1] + (widths[0] if skip and len(dims) > 1 else 0)
+        state = _state_width(dims, widths, skip)
         decoder = ConvDecoder(
             state, n_features, n_steps, widths, final_sigmoid=final_sigmoid, **network
         )
@@ -148,3 +146,13 @@ def _level_dims(latent_dim: int | Sequence[int], n_levels: int) -> tuple[int, ..
             f"latent_dim must be one number or one per level, n_levels={n_levels}, got {latent_dim}"
         )
     return dims
+
+
+def _state_width(dims: tuple[int, ...], widths: tuple[int, ...], skip: bool) -> int:
+    """Channels that the decoder is given: the finest level's and what skips it."""
+    return dims[-1] + (widths[0] if skip and len(dims) > 1 else 0)
+
+
+def _taken(options: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Take the options of the networks out of all options."""
+    return {name: options.pop(name) for name in names if name in options}

@@ -262,14 +262,17 @@ class _Bank:
         """Penalty with the least cross-validated error, and that error of every step."""
         waves = self.waves()
         added = self.disturb(waves.past)
-        penalties = [Penalty(size, persistent, shift) for shift in _SHIFTS for size in _SIZES]
+        by_shift = {
+            shift: [Penalty(size, persistent, shift) for size in _SIZES] for shift in _SHIFTS
+        }
+        penalties = [penalty for own in by_shift.values() for penalty in own]
         total = weights.new_zeros(len(penalties), len(weights))
         for fold in self.folds(moments, waves):
             amplitudes = [
                 normal_equations(waves.ahead, self.noisy(fold.others, added, shift), weights).solve(
-                    penalties[first : first + len(_SIZES)]
+                    own
                 )
-                for first, shift in zip(range(0, len(penalties), len(_SIZES)), _SHIFTS, strict=True)
+                for shift, own in by_shift.items()
             ]
             rows = response_rows(waves.ahead, torch.cat(amplitudes))
             total += fold.weight * squared_errors(rows, fold.own)

@@ -105,6 +105,7 @@ def _suffix_products(filtered: Filtered) -> Tensor:
 def _running_products(
     factors: Tensor, multiply: Callable[[Tensor, Tensor], Tensor], dim: int
 ) -> Tensor:
+    """Products of each factor with all later ones, the latest on the left."""
     n_steps, reach = factors.shape[dim], 1
     while reach < n_steps:
         late = factors.narrow(dim, reach, n_steps - reach)
