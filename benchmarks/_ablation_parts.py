@@ -84,8 +84,16 @@ class MeanOfSeeds(BaseEstimator):
 
 
 def without_coupling() -> AbstractContextManager[Any]:
-    """Leave no choice but an infinite penalty on the coupling of states, which makes it zero."""
-    return patch("tsvae.models.response_fit._COUPLINGS", (math.inf,))
+    """Leave no choice but an infinite penalty on couplings of states, which makes them zero."""
+    stack = ExitStack()
+    stack.enter_context(with_one_coupling())
+    stack.enter_context(patch("tsvae.models.response_fit._COUPLINGS", (math.inf,)))
+    return stack
+
+
+def with_one_coupling() -> AbstractContextManager[Any]:
+    """Let all variables share one coupling of states."""
+    return patch("tsvae.models.own_couplings._PENALTIES", (math.inf,))
 
 
 def without_filling() -> AbstractContextManager[Any]:
@@ -102,7 +110,7 @@ def without_bridges() -> AbstractContextManager[Any]:
 
     stack = ExitStack()
     stack.enter_context(without_filling())
-    for module in ("tsvae.models.origins", "tsvae.estimation.moments"):
+    for module in ("tsvae.models.origins", "tsvae.estimation.fit_windows"):
         stack.enter_context(patch(f"{module}.bridge_gaps", keep))
     return stack
 
@@ -120,6 +128,7 @@ _PARTS = (
     Part("independent channels: joint", {"channels": "joint", "latent_dim": 32}),
     Part("no calibration: calibrate=True", {"calibrate": True}),
     Part("coupling of states", {}, change=without_coupling),
+    Part("own coupling for each variable: one", {}, change=with_one_coupling),
     Part("filled histories; lines alone", {}, change=without_filling, gaps=True),
     Part("both, filling and lines", {}, change=without_bridges, gaps=True),
     Part("no calendar covariates: calendar=True", {"calendar": True}),

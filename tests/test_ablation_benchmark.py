@@ -65,6 +65,16 @@ def test_states_are_not_coupled_inside_the_context_alone(parts, default):
     assert response_fit._COUPLINGS is choices
 
 
+def test_variables_share_a_coupling_inside_the_context_alone(parts):
+    for name, alike in (
+        ("own coupling for each variable: one", True),
+        ("nothing: the defaults", False),
+    ):
+        found = fit(parts, named(parts, name), make_rows(), context_length=12, horizon=4)
+        first, second = found.model_.coupling.matrix
+        assert bool((first == second).all()) == alike
+
+
 def test_gaps_are_not_filled_inside_the_context_alone(parts, default):
     rows = make_rows(missing=0.3)
     lines = fit(parts, named(parts, "filled histories; lines alone"), make_rows())
@@ -80,16 +90,16 @@ def test_gaps_are_not_filled_inside_the_context_alone(parts, default):
 
 
 def test_fits_bridge_no_gaps_inside_the_context(parts):
-    from tsvae.estimation import moments
+    from tsvae.estimation import fit_windows
     from tsvae.models import origins
 
     x, seen = torch.tensor([[[0.0], [9.0], [2.0]]]), torch.tensor([[[True], [False], [True]]])
     with named(parts, "both, filling and lines").change():
-        for module in (moments, origins):
+        for module in (fit_windows, origins):
             found = module.bridge_gaps(x, seen)
             assert torch.equal(found.x, x)
             assert torch.equal(found.known, seen)
-    assert moments.bridge_gaps(x, seen).known.all()
+    assert fit_windows.bridge_gaps(x, seen).known.all()
 
 
 def test_forecasts_of_seeds_are_averaged(parts, default):

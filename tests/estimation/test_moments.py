@@ -9,9 +9,11 @@ import torch
 from tsvae import SVAEForecaster
 from tsvae.estimation import starting
 from tsvae.estimation.building import follow_lines, measure_spread, resolve_sizes
+from tsvae.estimation.fit_windows import FitWindows
 from tsvae.estimation.history_filling import Shown
-from tsvae.estimation.moments import measure_errors, variable_weights, window_moments
+from tsvae.estimation.moments import variable_weights, window_moments
 from tsvae.estimation.seasons import has_effect
+from tsvae.estimation.state_windows import measure_errors, state_moments, state_windows
 from tsvae.models.readout import linear_readout
 from tsvae.models.window_response import window_response
 
@@ -61,7 +63,8 @@ def test_moments_by_a_loop(missing):
     values, mask = panel_of(missing=missing)
     sizes = resolve_sizes(120, 20, 4)
     weight = np.array([2.0, 0.5])
-    moments = window_moments(Shown(values, mask), mask, np.array([120]), weight, sizes, 4, BOTH)
+    own = FitWindows(Shown(values, mask), mask, np.array([120]), sizes, 4, BOTH)
+    moments = window_moments(own, weight)
     length = moments.past.shape[-1]
     blocks = np.array_split(np.arange(length, 117), 8)
     for block in (0, 5):
@@ -94,7 +97,8 @@ def test_gaps_in_a_trend_leave_its_errors_small(missing):
     mask = rng.random(values.shape) >= missing
     sizes = resolve_sizes(300, 40, 3)
     shown = Shown(np.where(mask, values, 0.0), mask)
-    moments = window_moments(shown, mask, np.array([300]), np.ones(1), sizes, 3, np.array([True]))
+    own = FitWindows(shown, mask, np.array([300]), sizes, 3, np.array([True]))
+    moments = window_moments(own, np.ones(1))
     persist = torch.zeros(3, moments.past.shape[-1], dtype=torch.float64)
     persist[:, -1] = 1.0
     pooled = moments.double().pooled(torch.ones(8, dtype=torch.bool))
@@ -116,7 +120,8 @@ def test_variables_count_alike_where_data_are_many():
 def test_moments_of_gaps_are_positive():
     values, mask = panel_of(missing=0.5)
     sizes = resolve_sizes(120, 20, 4)
-    moments = window_moments(Shown(values, mask), mask, np.array([120]), np.ones(2), sizes, 4, BOTH)
+    own = FitWindows(Shown(values, mask), mask, np.array([120]), sizes, 4, BOTH)
+    moments = window_moments(own, np.ones(2))
     assert float(torch.linalg.eigvalsh(moments.past.double()).min()) > -1e-4
 
 
@@ -125,7 +130,7 @@ def test_filled_entries_are_histories_but_no_targets():
     filled = np.where(mask, values, 7.0)
     sizes, lengths = resolve_sizes(120, 20, 4), np.array([120])
     shown = Shown(filled, np.ones_like(mask))
-    moments = window_moments(shown, mask, lengths, np.ones(2), sizes, 4, BOTH)
+    moments = window_moments(FitWindows(shown, mask, lengths, sizes, 4, BOTH), np.ones(2))
     # The same by plain products of the windows of block 3.
     x, y, seen = [], [], []
     for origin in np.array_split(np.arange(20, 117), 8)[3]:
@@ -153,40 +158,79 @@ def test_filled_entries_are_histories_but_no_targets():
 def test_errors_by_a_loop():
     values, mask = panel_of(missing=0.2)
     sizes = resolve_sizes(120, 20, 4)
-    forecast = torch.randn(4, 20, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(20, 3, generator=generator)
+    rows = torch.randn(2, 4, 3, generator=generator)
+    forecast = (rows @ states.T).numpy()
     squares, counts = np.zeros((2, 4)), np.zeros((2, 4))
     for f, past, _, future, known in windows(values, mask, sizes, 4, range(20, 117)):
-        squares[f] += known * (future - forecast.numpy() @ past) ** 2
+        squares[f] += known * (future - forecast[f] @ past) ** 2
         counts[f] += known
-    found = measure_errors(Shown(values, mask), mask, np.array([120]), forecast, sizes, BOTH)
+    own = FitWindows(Shown(values, mask), mask, np.array([120]), sizes, 4, BOTH)
+    found = measure_errors(state_windows(own, states), rows)
     np.testing.assert_allclose(found, squares / counts, rtol=1e-4)
 
 
-def test_the_model_forecasts_as_fitted():
-    """Filter and roll-out of the built model are the linear map that the moments gave."""
-    from tsvae.models.response_fit import forecast_map
+def test_state_moments_by_a_loop():
+    """Complete histories alone; targets may have gaps."""
+    values, mask = panel_of(missing=0.02)
+    mask[0, 70:, 1] = True
+    mask[0, 100:, 0] &= np.random.default_rng(1).random(20) < 0.7
+    sizes = resolve_sizes(120, 20, 4)
+    states = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+    weight = np.array([2.0, 0.5])
+    own = FitWindows(Shown(values, mask), mask, np.array([120]), sizes, 4, np.array([False, False]))
+    found = state_moments(state_windows(own, states), own, weight)
+    origins = np.arange(20, 117)
+    for block, f in ((2, 0), (7, 0), (7, 1)):
+        kept, pasts, past, cross, square, known = 0, [], 0.0, 0.0, 0.0, 0.0
+        for origin in np.array_split(origins, 8)[block]:
+            history = slice(origin - 20, origin)
+            if not mask[0, history, f].all():
+                continue
+            x = values[0, history, f]
+            level = x[: sizes.level_entries].mean()
+            seen = mask[0, origin : origin + 4, f]
+            y = np.where(seen, values[0, origin : origin + 4, f] - level, 0.0)
+            z = (x - level) @ states.numpy()
+            kept, pasts = kept + 1, [*pasts, x - level]
+            past, cross = past + np.outer(z, z), cross + np.outer(y, z)
+            square, known = square + y**2, known + seen
+        assert kept == found.weight[block, f]
+        if not kept:
+            continue
+        size = weight[f]
+        np.testing.assert_allclose(found.past[block, f], size * past / kept, rtol=1e-4)
+        count = np.maximum(known, 1)
+        np.testing.assert_allclose(found.cross[block, f], size * cross / count[:, None], rtol=1e-3)
+        np.testing.assert_allclose(found.future[block, f], size * square / count, rtol=1e-4)
+        x = np.array(pasts)
+        rough = size * 0.5 * (np.diff(x, axis=1) ** 2).mean()
+        np.testing.assert_allclose(found.rough[block, f], rough, rtol=1e-4)
+        np.testing.assert_allclose(found.level[block, f], size * (x**2).mean(), rtol=1e-4)
 
+
+def test_the_model_forecasts_as_fitted(monkeypatch):
+    """Filter and roll-out of the built model are the linear maps that the moments gave."""
     kept = []
-    original = starting.fitted_start
+    for function in (state_windows, measure_errors):
 
-    def keep(fitted):
-        kept.append(fitted)
-        return original(fitted)
+        def keep(first, second, function=function):
+            kept.append(second)
+            return function(first, second)
 
-    starting.fitted_start = keep
-    try:
-        series = np.sin(np.arange(300) / 4.0) + 0.3 * np.random.default_rng(0).normal(size=300)
-        forecaster = SVAEForecaster(
-            6, context_length=40, latent_dim=16, learning_rate=1e-9, natural_learning_rate=1e-12
-        ).fit(series[:, None])
-    finally:
-        starting.fitted_start = original
-    model = forecaster.model_
-    response = window_response(model, 40, torch.zeros(1, 1, 1))
+        monkeypatch.setattr(starting, function.__name__, keep)
+    clock, noise = np.arange(600), np.random.default_rng(0).normal(size=(600, 2))
+    series = np.column_stack((np.sin(clock / 4.0), np.cos(clock / 9.0))) + 0.3 * noise
+    forecaster = SVAEForecaster(6, context_length=40, latent_dim=16).fit(series)
+    states, rows = kept
+    model, wanted = forecaster.model_, (rows @ states.T).numpy()
+    assert np.abs(wanted[0] - wanted[1]).max() > 0.01
+    response = window_response(model, 40, torch.zeros(1, 1, 1)).weight[:, 0]  # (L, D)
     readout = linear_readout(model.dynamics.plug_in(), model.decoder.emission_matrix, 6)
-    found = readout.gain[:, 0] @ model.coupling(response.weight[:, 0]).T
-    wanted = forecast_map(kept[0], 40, 6)
-    np.testing.assert_allclose(found.numpy(), wanted.numpy(), atol=0.01)
+    for f, matrix in enumerate(model.coupling.matrix.detach()):
+        found = readout.gain[:, 0] @ (response + response @ matrix.T).T
+        np.testing.assert_allclose(found.numpy(), wanted[f, :6], atol=0.01)
 
 
 def test_gaps_of_some_variables_stay():
@@ -195,9 +239,8 @@ def test_gaps_of_some_variables_stay():
 
     def moments(bridged, variables):
         own = Shown(values[..., variables], mask[..., variables])
-        return window_moments(
-            own, own.known, lengths, weight[variables], sizes, 4, np.array(bridged)
-        )
+        cut = FitWindows(own, own.known, lengths, sizes, 4, np.array(bridged))
+        return window_moments(cut, weight[variables])
 
     def gram(bridged):
         return moments(bridged, [0, 1]).past

@@ -321,7 +321,8 @@ def coupled(dense):
     case = make_case(dense, "channelwise")
     case.model.coupling = StateCoupling(2, F).double()
     with torch.no_grad():
-        case.model.coupling.matrix.copy_(torch.tensor([[0.1, -0.4], [0.3, 0.2]]))
+        matrix = torch.tensor([[0.1, -0.4], [0.3, 0.2]])
+        case.model.coupling.matrix.copy_(torch.arange(1.0, F + 1)[:, None, None] * matrix)
     case.model.coupling.bridged.fill_(False)
     case.seen = torch.ones_like(case.seen)
     return case
@@ -338,7 +339,7 @@ def test_a_coupling_acts_on_the_state_after_the_last_value_seen(coupled):
     for b, rows in enumerate(n_seen):
         part = coupled.x[b : b + 1, :rows], coupled.seen[b : b + 1, :rows]
         z = smooth_latents(model, *part).mean[0, -1].unflatten(0, (F, 2)).numpy()
-        z = z + z @ model.coupling.matrix.numpy().T
+        z = z + np.stack([m @ own for m, own in zip(model.coupling.matrix.numpy(), z, strict=True)])
         for step in range(rows, T + H):
             z = z @ a.T + bias.flatten()
             if step >= T:

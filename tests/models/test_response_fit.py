@@ -12,17 +12,19 @@ from tsvae.models.fitted_start import fitted_start
 from tsvae.models.moments import WindowMoments
 from tsvae.models.response_fit import (
     FittedResponses,
+    Objective,
     _Bank,
     _weights,
     fit_responses,
-    forecast_map,
 )
 from tsvae.models.response_squares import (
     STIFF,
     Penalty,
     best_amplitudes,
+    disturbance,
     response_rows,
     squared_errors,
+    waves_of,
 )
 from tsvae.models.start import state_roles, with_slopes
 
@@ -59,7 +61,15 @@ def some_responses():
         torch.tensor([[1.0, 0.0], [0.4, -0.7], [-0.3, 0.2]], dtype=torch.float64),
         torch.tensor(np.random.default_rng(0).normal(size=(6, 6))),
         torch.linspace(0.5, 1.5, 4, dtype=torch.float64),
+        Objective(torch.ones(4).double(), Penalty(0.1, False, 0.1), 0.3, torch.ones(4).double(), 9),
     )
+
+
+def forecast_map(fitted, n_past, horizon):
+    """M, (H, L); column 0 belongs to the oldest value."""
+    waves = waves_of(fitted.angles, fitted.radius, fitted.gain, n_past, horizon)
+    rows = response_rows(waves.ahead, fitted.amplitude)
+    return (rows + rows @ fitted.coupling) @ waves.past.T
 
 
 def test_map_is_a_filter_followed_by_a_forecast():
@@ -104,7 +114,7 @@ def test_amplitudes_solve_the_penalised_least_squares(persistent):
     bank = _Bank(roles_of(4), moments)
     waves, weights = bank.waves(), torch.tensor([0.5, 1.0, 1.5, 1.0], dtype=torch.float64)
     waves = type(waves)(waves.ahead.detach(), waves.past.detach())
-    seen = bank.noisy(bank.seen(moments, waves.past), bank.disturb(waves.past), 0.1)
+    seen = bank.noisy(bank.seen(moments, waves.past), disturbance(waves.past), 0.1)
     amplitude = best_amplitudes(waves.ahead, seen, weights, Penalty(0.1, persistent, 0.1))
 
     def loss(c):
@@ -176,7 +186,7 @@ def test_steps_with_negative_errors_do_not_decide_alone():
 def test_start_has_the_gains_of_the_fit():
     """Kalman recursion of each group, from its start on: the same gain at every step."""
     fitted = some_responses()
-    start = fitted_start(fitted)
+    start = fitted_start(fitted, fitted.coupling[None])
     precision = start.bank.precision.unflatten(0, (-1, 2)).double()
     for g in range(3):
         a = start.dynamics.transition_matrix[g].double()
@@ -193,7 +203,7 @@ def test_start_has_the_gains_of_the_fit():
 def test_start_spreads_as_the_errors_do():
     fitted = some_responses()
     fitted = fitted._replace(errors=torch.tensor([0.3, 0.5, 0.65, 0.75], dtype=torch.float64))
-    start = fitted_start(fitted)
+    start = fitted_start(fitted, fitted.coupling[None])
     found = []
     state = torch.diag_embed(
         (fitted.gain[:, None] / start.bank.precision.unflatten(0, (-1, 2))).double()

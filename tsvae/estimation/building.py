@@ -262,7 +262,7 @@ class Start(NamedTuple):
         Observation noise in that unit; None: as the model has it.
     strength : float
         Observations that the dynamics rest on.
-    coupling : Tensor (D, D) or None
+    coupling : Tensor (F, D, D) or None
         Of the states at the origin of a forecast; None: the model has none.
     bridged : bool ndarray (F,) or None
         Variables whose short gaps are bridged.

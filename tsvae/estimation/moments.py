@@ -2,86 +2,49 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from tsvae.estimation.building import Sizes
-from tsvae.estimation.history_filling import Shown
-from tsvae.models.gaps import bridge_gaps
+from tsvae.estimation.fit_windows import FitWindows, Windows, history_rows
 from tsvae.models.moments import WindowMoments
 
-__all__ = ["measure_errors", "variable_weights", "window_moments"]
+__all__ = [
+    "N_BLOCKS",
+    "has_many_windows",
+    "neighbouring_blocks",
+    "variable_weights",
+    "window_moments",
+]
 
 Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
-_N_BLOCKS = 8
-_OPERATIONS = 2e10  # multiplications that may be spent: about a second
-_WINDOWS_AT_ONCE = 4096
+N_BLOCKS = 8
 _FEW_WINDOWS = 5.0  # histories with futures, side by side
 
 
-class _Windows(NamedTuple):
-    """Windows of single variables: level off, 0 where not observed."""
-
-    past: Tensor  # (N, L)
-    past_mask: Tensor
-    future: Tensor  # (N, H)
-    future_mask: Tensor
-    last: Tensor  # (N, 1), last value seen
-    variable: Tensor  # (N,) long
-
-
-def window_moments(
-    shown: Shown,
-    mask: Mask,
-    lengths: NDArray[np.int64],
-    weight: Array,
-    sizes: Sizes,
-    horizon: int,
-    bridged: Mask,
-) -> WindowMoments:
+def window_moments(windows: FitWindows, weight: Array) -> WindowMoments:
     """Moments of histories and futures of all variables, by blocks of time.
 
-    Short gaps of the past are bridged where told so, as when forecasting. Pairs of entries count
-    where both are known, so that other gaps cost precision, not bias. Before its first row a series
-    is at its level: filters start at rest there.
+    Pairs of entries count where both are known, so that gaps which remain cost precision, not bias.
 
     Parameters
     ----------
-    shown : Shown
-        Values ``(B, T, F)`` in model units, 0 where unknown, and which of them histories know.
-    mask : bool ndarray (B, T, F)
-        What is observed, and thus a target.
-    lengths : ndarray (B,)
+    windows : FitWindows
     weight : ndarray (F,)
         Of each variable's squares, see :func:`variable_weights`.
-    sizes : Sizes
-    horizon : int
-        H, steps ahead.
-    bridged : bool ndarray (F,)
-        Variables whose short gaps are bridged.
 
     Returns
     -------
     WindowMoments
     """
-    length = _past_rows(sizes)
-    starts = _origins(lengths, sizes, horizon)
-    stride = _stride(sum(len(s) for s in starts) * mask.shape[-1], length, horizon)
     by_variable = torch.as_tensor(np.sqrt(weight), dtype=torch.float32)
-    sums = [_Sums(length, horizon) for _ in range(_N_BLOCKS)]
-    for series, origins in enumerate(starts):
-        for block, part in enumerate(np.array_split(origins, _N_BLOCKS)):
-            for some in _pieces(part[::stride]):
-                windows = _cut(shown, mask, series, some, length, horizon, sizes, bridged)
-                sums[block].add(windows, by_variable[windows.variable])
-    spacing = max(1.0, max((len(s) for s in starts), default=1) / _N_BLOCKS)
-    return _finish(sums, int(np.ceil(horizon / spacing)))
+    sums = [_Sums(windows.n_past, windows.horizon) for _ in range(N_BLOCKS)]
+    for block, some in windows.blocks(N_BLOCKS):
+        sums[block].add(some, by_variable[some.variable])
+    return _finish(sums, neighbouring_blocks(windows))
 
 
 def variable_weights(lengths: NDArray[np.int64], scale: Array, sizes: Sizes, horizon: int) -> Array:
@@ -101,109 +64,21 @@ def variable_weights(lengths: NDArray[np.int64], scale: Array, sizes: Sizes, hor
         1 for all; by the inverse of ``scale`` where data hold few windows, so that one restless
         variable does not decide for all: halfway to one relative error for all.
     """
-    if int(lengths.sum()) >= _FEW_WINDOWS * (_past_rows(sizes) + horizon):
+    if has_many_windows(lengths, sizes, horizon):
         return np.ones_like(scale)
     weight: Array = np.exp(np.log(scale).mean()) / scale
     return weight
 
 
-def measure_errors(
-    shown: Shown,
-    mask: Mask,
-    lengths: NDArray[np.int64],
-    forecast: Tensor,
-    sizes: Sizes,
-    bridged: Mask,
-) -> Array:
-    """Mean squared error of each variable and step, ``(F, H)``; NaN where nothing is observed.
-
-    Parameters
-    ----------
-    shown, mask, lengths, sizes, bridged
-        As in :func:`window_moments`.
-    forecast : Tensor (H, L)
-        Linear map from a history to its future.
-    """
-    horizon, length = forecast.shape
-    starts = _origins(lengths, sizes, horizon)
-    stride = _stride(sum(len(s) for s in starts) * mask.shape[-1], length, horizon)
-    squares = torch.zeros(mask.shape[-1], horizon)
-    counts = torch.zeros_like(squares)
-    for series, origins in enumerate(starts):
-        for some in _pieces(origins[::stride]):
-            windows = _cut(shown, mask, series, some, length, horizon, sizes, bridged)
-            error = (windows.future - windows.past @ forecast.T.float()) * windows.future_mask
-            squares.index_add_(0, windows.variable, error.square())
-            counts.index_add_(0, windows.variable, windows.future_mask)
-    return np.asarray((squares / counts).double())
+def has_many_windows(lengths: NDArray[np.int64], sizes: Sizes, horizon: int) -> bool:
+    """Whether data hold at least five histories with futures side by side."""
+    return int(lengths.sum()) >= _FEW_WINDOWS * (history_rows(sizes) + horizon)
 
 
-def _past_rows(sizes: Sizes) -> int:
-    return max(1, min(sizes.context, sizes.window - 1))
-
-
-def _origins(lengths: NDArray[np.int64], sizes: Sizes, horizon: int) -> list[NDArray[np.int64]]:
-    """Rows seen before each window of a series, its future inside the data."""
-    found = []
-    for rows in lengths.tolist():
-        last = max(rows - horizon, 1)
-        first = min(_past_rows(sizes), last)
-        if last - first < sizes.window:  # few whole ones: shorter histories, too
-            first = min(sizes.min_history, last)
-        found.append(np.arange(first, last + 1))
-    return found
-
-
-def _stride(n_windows: int, length: int, horizon: int) -> int:
-    affordable = _OPERATIONS / (length * (length + horizon))
-    return max(1, int(np.ceil(n_windows / affordable)))
-
-
-def _pieces(origins: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    if not len(origins):
-        return []
-    return np.array_split(origins, -(-len(origins) // _WINDOWS_AT_ONCE))
-
-
-def _cut(
-    shown: Shown,
-    mask: Mask,
-    series: int,
-    origins: NDArray[np.int64],
-    length: int,
-    horizon: int,
-    sizes: Sizes,
-    bridged: Mask,
-) -> _Windows:
-    """Windows around some origins of one series, all its variables; gaps bridged, levels off."""
-    rows = origins[:, None] + np.arange(-length, horizon)
-    inside = ((rows >= 0) & (rows < mask.shape[1]))[..., None]
-    rows = rows.clip(0, mask.shape[1] - 1)
-    known = np.concatenate(
-        [shown.known[series, rows[:, :length]], mask[series, rows[:, length:]]], axis=1
-    )
-    x = torch.as_tensor(shown.values[series, rows], dtype=torch.float32)
-    x = x.transpose(1, 2).flatten(0, 1)
-    seen = torch.as_tensor(known & inside).transpose(1, 2).flatten(0, 1)
-    variable = torch.arange(mask.shape[-1]).repeat(len(origins))
-    some = torch.as_tensor(bridged)[variable]
-    past = bridge_gaps(x[some, :length, None], seen[some, :length, None])
-    x[some, :length], seen[some, :length] = past.x.squeeze(-1), past.known.squeeze(-1)
-    past_mask = seen[:, :length].float()
-    if sizes.level_entries:
-        first = past_mask * (past_mask.cumsum(1) <= sizes.level_entries)
-        level = (x[:, :length] * first).sum(1, keepdim=True) / first.sum(1, keepdim=True).clamp_min(
-            1.0
-        )
-        x = x - level
-    x = torch.where(seen, x, 0.0)
-    any_past = past_mask.any(1, keepdim=True)  # a future without any history teaches nothing
-    future_mask = (seen[:, length:] & any_past).float()
-    before = torch.as_tensor(origins[:, None] < length - np.arange(length))
-    past_mask = torch.maximum(past_mask, before.repeat_interleave(mask.shape[-1], 0).float())
-    latest = (past_mask * torch.arange(1, length + 1)).argmax(1, keepdim=True)
-    last = x[:, :length].gather(1, latest)
-    return _Windows(x[:, :length], past_mask, x[:, length:], future_mask, last, variable)
+def neighbouring_blocks(windows: FitWindows) -> int:
+    """Blocks on either side whose windows overlap those of a block."""
+    longest = max((len(origins) for origins in windows.origins()), default=1)
+    return int(np.ceil(windows.horizon / max(1.0, longest / N_BLOCKS)))
 
 
 class _Sums:
@@ -227,7 +102,7 @@ class _Sums:
         self.count = {name: torch.zeros(shape) for name, shape in shapes.items()}
         self.n_windows = 0
 
-    def add(self, windows: _Windows, weight: Tensor) -> None:
+    def add(self, windows: Windows, weight: Tensor) -> None:
         seen, ahead = windows.past_mask, windows.future_mask
         last = windows.last * weight[:, None]
         x = (windows.past * weight[:, None] - last) * seen

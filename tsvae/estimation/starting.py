@@ -23,14 +23,22 @@ from tsvae.estimation.building import (
     set_bank,
     start_model,
 )
+from tsvae.estimation.fit_windows import FitWindows
 from tsvae.estimation.history_filling import Shown
-from tsvae.estimation.moments import measure_errors, variable_weights, window_moments
+from tsvae.estimation.moments import (
+    has_many_windows,
+    variable_weights,
+    window_moments,
+)
 from tsvae.estimation.seasons import has_effect
 from tsvae.estimation.settings import Parameters, is_real, starts_fitted
+from tsvae.estimation.state_windows import measure_errors, state_moments, state_windows
 from tsvae.lds import LDSParameters
 from tsvae.models import SVAE
 from tsvae.models.fitted_start import fitted_start
-from tsvae.models.response_fit import fit_responses, forecast_map
+from tsvae.models.own_couplings import common_coupling, own_couplings
+from tsvae.models.response_fit import fit_responses
+from tsvae.models.response_squares import response_rows, waves_of
 from tsvae.models.start import PRECISION_START, StateRoles, state_roles, with_slopes
 from tsvae.panel import Panel, seasonal_periods
 
@@ -199,12 +207,18 @@ def fit_start(
     horizon = max(sizes.horizon, season)
     weight = variable_weights(lengths, spread.noise, sizes, horizon)
     bridged = follow_lines(data.values, mask, spread)
-    moments = window_moments(data.shown, mask, lengths, weight, sizes, horizon, bridged)
-    fitted = fit_responses(moments, with_slopes(roles), sizes.horizon)
-    n_past = moments.past.shape[-1]
-    forecast = forecast_map(fitted, n_past, horizon)
-    errors = measure_errors(data.shown, mask, lengths, forecast, sizes, bridged)
-    start = fitted_start(fitted._replace(errors=_at_least(fitted.errors, errors, weight)))
+    windows = FitWindows(data.shown, mask, lengths, sizes, horizon, bridged)
+    fitted = fit_responses(window_moments(windows, weight), with_slopes(roles), sizes.horizon)
+    waves = waves_of(fitted.angles, fitted.radius, fitted.gain, windows.n_past, horizon)
+    seen = state_windows(windows, waves.past)
+    if windows.n_features > 1 and has_many_windows(lengths, sizes, horizon):
+        own = own_couplings(fitted, state_moments(seen, windows, weight))
+    else:
+        own = common_coupling(fitted, windows.n_features)
+    rows = response_rows(waves.ahead, fitted.amplitude)
+    errors = measure_errors(seen, rows + rows @ own.matrices)
+    fitted = fitted._replace(errors=_at_least(own.errors, errors, weight))
+    start = fitted_start(fitted, own.matrices)
     return Start(
         start.dynamics,
         start.bank,

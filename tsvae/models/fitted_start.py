@@ -46,8 +46,8 @@ class FittedStart(NamedTuple):
         G groups of two.
     bank : FilterBank
         Encoder and decoder of one variable.
-    coupling : Tensor (D, D)
-        Of the states at the origin of a forecast.
+    coupling : Tensor (F, D, D)
+        Of the states at the origin of a forecast, for each variable.
     noise_scale : float
         Standard deviation of the observation noise.
     """
@@ -58,12 +58,14 @@ class FittedStart(NamedTuple):
     noise_scale: float
 
 
-def fitted_start(fitted: FittedResponses) -> FittedStart:
+def fitted_start(fitted: FittedResponses, couplings: Tensor) -> FittedStart:
     """Turn fitted responses into parameters of the model.
 
     Parameters
     ----------
     fitted : FittedResponses
+    couplings : Tensor (F, D, D)
+        Of each variable, coordinates as in :class:`FittedResponses`.
 
     Returns
     -------
@@ -89,13 +91,13 @@ def fitted_start(fitted: FittedResponses) -> FittedStart:
     bank = FilterBank(
         precision.flatten().float(), shown.flatten(), fitted.amplitude.flatten().float()
     )
-    coupling = _pairs(_pairs(fitted.coupling).T).T.float()
+    coupling = _pairs(_pairs(couplings.mT).mT).float()
     return FittedStart(LDSParameters(**single), bank, coupling, variances.noise**0.5)
 
 
-def _pairs(rows: Tensor) -> Tensor:
+def _pairs(columns: Tensor) -> Tensor:
     """First coordinates of all groups, then second ones -> the two of each group together."""
-    return rows.unflatten(0, (2, -1)).transpose(0, 1).flatten(0, 1)
+    return columns.unflatten(-1, (2, -1)).mT.flatten(-2)
 
 
 class _Variances(NamedTuple):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Moments", "WindowMoments", "roughness", "shares_apart"]
+__all__ = ["Moments", "StateMoments", "WindowMoments", "roughness", "shares_apart"]
 
 
 class Moments(NamedTuple):
@@ -66,6 +66,32 @@ class WindowMoments(NamedTuple):
         )
 
 
+class StateMoments(NamedTuple):
+    """Moments of the states after histories and of their futures, by block and variable.
+
+    Attributes
+    ----------
+    past : Tensor (J, F, D, D)
+    cross : Tensor (J, F, H, D)
+        E[y_h z].
+    future : Tensor (J, F, H)
+    rough, level : Tensor (J, F)
+        Of the histories: :func:`roughness`, and the mean of the squares.
+    weight : Tensor (J, F)
+        Windows behind each.
+    neighbours : int
+        As in :class:`WindowMoments`.
+    """
+
+    past: Tensor
+    cross: Tensor
+    future: Tensor
+    rough: Tensor
+    level: Tensor
+    weight: Tensor
+    neighbours: int
+
+
 def roughness(past: Tensor) -> Tensor:
     """Half the mean square of differences between neighbours: noise, if nothing else moved."""
     diagonal = past.diagonal()
@@ -74,12 +100,26 @@ def roughness(past: Tensor) -> Tensor:
     return 0.5 * (diagonal[1:] + diagonal[:-1]).mean() - past.diagonal(1).mean()
 
 
-def shares_apart(moments: WindowMoments) -> Tensor:
-    """Shares of the blocks from which each block is forecast ``(J, J)``: those far enough away."""
-    blocks = torch.arange(len(moments.weight))
+def shares_apart(weight: Tensor, neighbours: int) -> Tensor:
+    """Shares of the blocks from which each block is forecast: those far enough away.
+
+    Parameters
+    ----------
+    weight : Tensor (..., J)
+        Windows behind each block.
+    neighbours : int
+        Blocks on either side that are left out, too, if others remain.
+
+    Returns
+    -------
+    Tensor (..., J, J)
+        Each row sums to 1; zero where there are no windows at all.
+    """
+    blocks = torch.arange(weight.shape[-1])
     distance = (blocks[:, None] - blocks).abs()
-    shares = moments.weight * (distance > moments.neighbours)
+    weight = weight.unsqueeze(-2)
+    shares = weight * (distance > neighbours)
     for fallback in (distance > 0, distance >= 0):
-        empty = shares.sum(1, keepdim=True) == 0
-        shares = torch.where(empty, moments.weight * fallback, shares)
-    return shares / shares.sum(1, keepdim=True)
+        empty = shares.sum(-1, keepdim=True) == 0
+        shares = torch.where(empty, weight * fallback, shares)
+    return shares / shares.sum(-1, keepdim=True).clamp_min(torch.finfo(shares.dtype).tiny)

@@ -32,13 +32,15 @@ import torch
 from torch import Tensor
 
 from tsvae.models.adam import Adam
-from tsvae.models.coupling import coupling_squares
+from tsvae.models.coupling import coupling_rows
 from tsvae.models.moments import Moments, WindowMoments, roughness, shares_apart
 from tsvae.models.response_squares import (
+    Disturbance,
     Penalty,
     Seen,
     Waves,
     best_amplitudes,
+    disturbance,
     normal_equations,
     response_rows,
     squared_errors,
@@ -46,11 +48,10 @@ from tsvae.models.response_squares import (
 )
 from tsvae.models.start import StateRoles
 
-__all__ = ["FittedResponses", "fit_responses", "forecast_map"]
+__all__ = ["FittedResponses", "Objective", "fit_responses"]
 
 #: Share of the present value in the anchor group's level: nearly all of it.
 ANCHOR_GAIN = 0.98
-_INPUT_NOISE = 2.0  # variance added to all but the last value, in units of their roughness
 _SIZES = tuple(10.0 ** (0.5 * k) for k in range(-6, 5))  # of penalties, 1e-3 to 1e2
 _ANGLE_RATE = 0.02  # of the rate of the radii
 _COUPLINGS = (*(10.0 ** (0.5 * k) for k in range(-4, 4)), math.inf)  # penalties on couplings
@@ -60,6 +61,29 @@ _BEYOND = 0.25  # weight of steps beyond the horizon
 _REWEIGHT_EVERY = 10
 _LEAST_ERROR = 1e-8  # of the variance ahead
 _LEAST_SHARE = 1e-2  # of the errors of most steps
+
+
+class Objective(NamedTuple):
+    """What amplitudes and coupling minimise.
+
+    Attributes
+    ----------
+    weights : Tensor (H,)
+        Of the steps ahead.
+    penalty : Penalty
+        On amplitudes.
+    coupling_penalty : float
+    uncoupled : Tensor (H,)
+        Mean squared errors without coupling, positive.
+    n_past : int
+        L, values seen.
+    """
+
+    weights: Tensor
+    penalty: Penalty
+    coupling_penalty: float
+    uncoupled: Tensor
+    n_past: int
 
 
 class FittedResponses(NamedTuple):
@@ -79,6 +103,7 @@ class FittedResponses(NamedTuple):
         Delta, see :mod:`tsvae.models.coupling`; first coordinates of all groups, then second ones.
     errors : Tensor (H,)
         Mean squared error h steps ahead, cross-validated.
+    objective : Objective
     """
 
     angles: Tensor
@@ -87,13 +112,7 @@ class FittedResponses(NamedTuple):
     amplitude: Tensor
     coupling: Tensor
     errors: Tensor
-
-
-def forecast_map(fitted: FittedResponses, n_past: int, horizon: int) -> Tensor:
-    """M, ``(H, L)``; column 0 belongs to the oldest value."""
-    waves = waves_of(fitted.angles, fitted.radius, fitted.gain, n_past, horizon)
-    rows = response_rows(waves.ahead, fitted.amplitude)
-    return (rows + rows @ fitted.coupling) @ waves.past.T
+    objective: Objective
 
 
 def fit_responses(
@@ -189,14 +208,6 @@ class _Fold(NamedTuple):
     weight: Tensor
 
 
-class _Disturbance(NamedTuple):
-    """What noise and shifts of a level add to the moments of the states."""
-
-    noise: Tensor  # (2G, 2G)
-    shifted: Tensor  # (2G, 2G), per unit of variance
-    level: Tensor  # (2G,), states after a history of ones
-
-
 class _Bank:
     """Free parameters of the groups, and the least squares between them."""
 
@@ -207,7 +218,7 @@ class _Bank:
         self.log_decay = decay[1:].log().requires_grad_()
         self.log_forgetting = forgetting[1:].log().requires_grad_()
         self.horizon, self.n_past = moments.cross.shape
-        self.noise = _INPUT_NOISE * roughness(moments.past)
+        self.rough = roughness(moments.past)
         self.level = moments.past.diagonal().mean()
 
     def shape(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -228,30 +239,14 @@ class _Bank:
         """Moments of the states."""
         return Seen(past.T @ moments.past @ past, moments.cross @ past, moments.future)
 
-    def disturb(self, past: Tensor) -> _Disturbance:
-        """Return what ``noisy`` adds."""
-        level = past.sum(0)
-        return _Disturbance(
-            self.noise * (past[:-1].T @ past[:-1]), torch.outer(level, level), level
-        )
-
-    def noisy(self, seen: Seen, added: _Disturbance, shift: float) -> Seen:
-        """Moments as if all but the last value had noise, and no window's level were known.
-
-        Noise keeps responses smooth; shifts of a window and its future by one random constant
-        make forecasts follow the level.
-        """
-        variance = shift * self.level
-        return Seen(
-            seen.past + added.noise + variance * added.shifted,
-            seen.cross + variance * added.level,
-            seen.future + variance,
-        )
+    def noisy(self, seen: Seen, added: Disturbance, shift: float) -> Seen:
+        """Moments as if histories had noise, and no window's level were known."""
+        return added.added_to(seen, self.rough, shift * self.level)
 
     def errors(self, moments: Moments, weights: Tensor, penalty: Penalty) -> Tensor:
         """Mean squared error of every step at the best amplitudes, which are held fixed."""
         waves = self.waves()
-        added = self.disturb(waves.past)
+        added = disturbance(waves.past)
         seen = self.noisy(self.seen(moments, waves.past), added, penalty.shift)
         with torch.no_grad():
             amplitude = best_amplitudes(waves.ahead, seen, weights, penalty)
@@ -261,7 +256,7 @@ class _Bank:
     def choose_penalty(self, moments: WindowMoments, weights: Tensor, persistent: bool) -> _Choice:
         """Penalty with the least cross-validated error, and that error of every step."""
         waves = self.waves()
-        added = self.disturb(waves.past)
+        added = disturbance(waves.past)
         by_shift = {
             shift: [Penalty(size, persistent, shift) for size in _SIZES] for shift in _SHIFTS
         }
@@ -285,7 +280,8 @@ class _Bank:
             self.seen(Moments(*block), waves.past) for block in zip(*moments[:3], strict=True)
         ]
         stacked = [torch.stack(part) for part in zip(*blocks, strict=True)]
-        for own, weight, share in zip(blocks, moments.weight, shares_apart(moments), strict=True):
+        shares = shares_apart(moments.weight, moments.neighbours)
+        for own, weight, share in zip(blocks, moments.weight, shares, strict=True):
             yield _Fold(own, Seen(*(torch.tensordot(share, part, 1) for part in stacked)), weight)
 
     @torch.no_grad()
@@ -302,12 +298,12 @@ class _Bank:
         ``uncoupled``: errors (H,) without coupling, positive.
         """
         total = weights.new_zeros(len(_COUPLINGS), len(weights))
-        added = self.disturb(waves.past)
+        added = disturbance(waves.past)
         for fold in self.folds(moments, waves):
             others = self.noisy(fold.others, added, penalty.shift)
             amplitude = best_amplitudes(waves.ahead, others, weights, penalty)
             rows = response_rows(waves.ahead, amplitude)
-            squares = coupling_squares(rows, others, weights, uncoupled)
+            squares = coupling_rows(rows, weights, uncoupled).squares(others)
             coupled = (rows + rows @ squares.solve(size) for size in _COUPLINGS)
             total += fold.weight * torch.stack([squared_errors(own, fold.own) for own in coupled])
         best = int((total @ weights).argmin())
@@ -318,11 +314,12 @@ class _Bank:
         """Return the groups at the best amplitudes and coupling."""
         waves = self.waves()
         everything = moments.everything()
-        added = self.disturb(waves.past)
+        added = disturbance(waves.past)
         seen = self.noisy(self.seen(everything, waves.past), added, chosen.penalty.shift)
         amplitude = best_amplitudes(waves.ahead, seen, weights, chosen.penalty)
         uncoupled = _positive(chosen.errors, moments.future)
         size, errors = self.choose_coupling(moments, waves, weights, chosen.penalty, uncoupled)
         rows = response_rows(waves.ahead, amplitude)
-        coupling = coupling_squares(rows, seen, weights, uncoupled).solve(size)
-        return FittedResponses(*self.shape(), amplitude, coupling, errors)
+        coupling = coupling_rows(rows, weights, uncoupled).squares(seen).solve(size)
+        objective = Objective(weights, chosen.penalty, size, uncoupled, self.n_past)
+        return FittedResponses(*self.shape(), amplitude, coupling, errors, objective)

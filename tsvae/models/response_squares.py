@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "Disturbance",
     "Normal",
     "Penalty",
     "Seen",
     "Waves",
     "best_amplitudes",
+    "disturbance",
     "normal_equations",
     "response_rows",
     "squared_errors",
@@ -21,6 +23,7 @@ __all__ = [
 ]
 
 STIFF = 1e4  # holds the anchor's amplitude at one
+INPUT_NOISE = 2.0  # variance added to all but the last value, in units of their roughness
 _JITTER = 1e-8
 
 
@@ -80,6 +83,41 @@ def squared_errors(rows: Tensor, seen: Seen) -> Tensor:
     """Mean squared error of every step, ``(..., H)``, of forecasts ``rows @ states``."""
     errors: Tensor = ((rows @ seen.past - 2.0 * seen.cross) * rows).sum(-1) + seen.future
     return errors
+
+
+class Disturbance(NamedTuple):
+    """What noise and shifts of a level add to the moments of the states.
+
+    Noise of all values but the last keeps responses smooth; shifts of a window and its future by
+    one random constant make forecasts follow the level.
+    """
+
+    noise: Tensor  # (2G, 2G), per unit of variance
+    shifted: Tensor  # (2G, 2G), per unit of variance
+    level: Tensor  # (2G,), states after a history of ones
+
+    def added_to(self, seen: Seen, rough: Tensor, shift: Tensor) -> Seen:
+        """Moments as if values had noise as large as they are rough, and levels were unknown.
+
+        Parameters
+        ----------
+        seen : Seen
+        rough : Tensor ()
+            Roughness of the histories.
+        shift : Tensor ()
+            Variance of the shifts.
+        """
+        return Seen(
+            seen.past + INPUT_NOISE * rough * self.noise + shift * self.shifted,
+            seen.cross + shift * self.level,
+            seen.future + shift,
+        )
+
+
+def disturbance(past: Tensor) -> Disturbance:
+    """Describe what disturbs the states that ``past (L, 2G)`` makes of a history."""
+    level = past.sum(0)
+    return Disturbance(past[:-1].T @ past[:-1], torch.outer(level, level), level)
 
 
 class Normal(NamedTuple):
