@@ -18,7 +18,8 @@ precision :math:`J_2` (``components.update``), two maps compose to
     F = F_2 K F_1, \qquad C = F_2 S F_2' + C_2, \qquad J = F_1' X F_1 + J_1,
 
 which is Särkkä & García-Fernández 2021 (arXiv 1905.13002, eq. 15-16) on covariances. Only sums of
-positive-semidefinite matrices occur, so it is as stable as the loop.
+positive-semidefinite matrices occur, so it is as stable as the loop. Loops, and stretches of time
+side by side where the filter forgets, are in module ``riccati_loops``.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from tsvae.lds.components import (
     transpose,
     update,
 )
+from tsvae.lds.riccati_loops import pair_loop, pair_stretches, scalar_loop
 
 # Numbers per step and component from which a loop over steps beats the reduction.
 LOOP_FROM = 2048
@@ -246,12 +248,15 @@ def riccati(transition: Tensor, noise: Tensor, initial: Tensor, precision: Tenso
     """
     out = torch.empty_like(precision, memory_format=torch.contiguous_format)
     if precision.shape[-3:].numel() >= LOOP_FROM // 4:
-        run = _riccati_scalar if precision.shape[0] == 1 else _riccati_pair
+        run = scalar_loop if precision.shape[0] == 1 else pair_loop
         run(transition, noise, initial, precision, out)
         return out
     done = 0
-    if precision.shape[0] == 2 and small.is_small(precision[0, 0]):
-        done = small.riccati_pairs(transition, noise, initial, precision, out)
+    if precision.shape[0] == 2:
+        if small.is_small(precision[0, 0]):
+            done = small.riccati_pairs(transition, noise, initial, precision, out)
+        elif pair_stretches(transition, noise, initial, precision, out):
+            done = out.shape[TIME]
     if done == out.shape[TIME]:
         return out
     if not done:
@@ -277,59 +282,3 @@ def _compose(maps: _Maps, out: Tensor) -> None:
     _compose(pairs, steps(out, 0, even + 1, 2))
     start = steps(out, 0, n_maps, 2)
     steps(out, 1, None, 2).copy_(maps.pick(0, None, 2).apply(start))
-
-
-def _riccati_scalar(a: Tensor, q: Tensor, p: Tensor, precision: Tensor, out: Tensor) -> None:
-    square, noise = (a * a)[0, 0, 0], q[0, 0, 0]
-    targets = out[0, 0].unbind(0)
-    targets[0].copy_(p[0, 0, 0])
-    one = torch.ones_like(targets[0])
-    for lam, before, after in zip(
-        precision[0, 0, :-1].unbind(0), targets[:-1], targets[1:], strict=True
-    ):
-        odds = torch.addcmul(one, before, lam)
-        torch.addcmul(noise, square, torch.div(before, odds, out=odds), out=after)
-
-
-def _riccati_pair(a: Tensor, q: Tensor, p: Tensor, precision: Tensor, out: Tensor) -> None:
-    """Run the loop on the three distinct entries of the matrices, stacked."""
-    lam = torch.stack((precision[0, 0], precision[0, 1], precision[1, 1]))
-    eps = torch.finfo(out.dtype).eps
-    det_lam = torch.maximum(lam[0] * lam[2] - lam[1] * lam[1], eps * lam[0] * lam[2])
-    adjugate = torch.stack((lam[2], -lam[1], lam[0]))
-    lam[1].mul_(2.0)
-    entries = torch.empty_like(lam)
-    columns = _congruence_columns(a)
-    noise = torch.stack((q[0, 0, 0], q[0, 1, 0], q[1, 1, 0]))
-    entries[:, 0].copy_(torch.stack((p[0, 0, 0], p[0, 1, 0], p[1, 1, 0])))
-    states, parts = entries.unbind(1), [entry.unbind(0) for entry in entries.unbind(0)]
-    weights = [entry.unbind(0) for entry in lam.unbind(0)]
-    det, odds, floor = (torch.empty_like(states[0][0]) for _ in range(3))
-    one, after = torch.ones_like(det), torch.empty_like(states[0])
-    after_parts = after.unbind(0)
-    for t, (state, adj, dlam) in enumerate(
-        zip(states[:-1], adjugate.unbind(1), det_lam.unbind(0), strict=False)
-    ):
-        x, y, z = (part[t] for part in parts)
-        torch.mul(x, z, out=floor)
-        torch.addcmul(floor, y, y, value=-1.0, out=det)
-        torch.maximum(det, floor.mul_(eps), out=det)
-        torch.addcmul(one, x, weights[0][t], out=odds)
-        odds.addcmul_(y, weights[1][t]).addcmul_(z, weights[2][t]).addcmul_(det, dlam)
-        torch.addcmul(state, det, adj, out=after).div_(odds)
-        target = torch.addcmul(noise, columns[0], after_parts[0], out=states[t + 1])
-        target.addcmul_(columns[1], after_parts[1]).addcmul_(columns[2], after_parts[2])
-    out[0, 0].copy_(entries[0])
-    out[1, 1].copy_(entries[2])
-    out[0, 1].copy_(entries[1])
-    out[1, 0].copy_(entries[1])
-
-
-def _congruence_columns(a: Tensor) -> list[Tensor]:
-    """Columns of the 3 x 3 map of distinct entries S -> A S A'."""
-    a, b, c, d = a[0, 0, 0], a[0, 1, 0], a[1, 0, 0], a[1, 1, 0]
-    return [
-        torch.stack((a * a, a * c, c * c)),
-        torch.stack((2 * a * b, a * d + b * c, 2 * c * d)),
-        torch.stack((b * b, b * d, d * d)),
-    ]
