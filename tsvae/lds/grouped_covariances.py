@@ -8,11 +8,14 @@ a congruence recursion with the links :math:`E_t = A J_t`, transposed:
 
 *Smoother.* :math:`\bar S_t = S_t + G_t(\bar S_{t+1} - P_{t+1})G_t'`, evaluated in Joseph's form so
 that rounding leaves it positive semidefinite. With Z the adjoint of :math:`\bar S`, which obeys
-:math:`Z_{t+1} \mathrel{+}= G_t'Z_tG_t`, and :math:`N = P^{-1}(P - \bar S)P^{-1}` at step t + 1,
-the gradients are
+:math:`Z_{t+1} \mathrel{+}= G_t'Z_tG_t`, W that of :math:`C = G\bar S_{t+1}` times
+:math:`\bar S_{t+1}P^{-1}`, and :math:`U = W' - 2(G' - P^{-1}C')Z`, the gradients are
 
 .. math::
-    dS: Z - ZSA'NA - A'NASZ, \quad dA: -2NASZS, \quad dP_{t+1}: NASZG + G'ZSA'N - G'ZG.
+    dS: Z + sym(A'U), \quad dA: US, \quad dP_{t+1}: -sym((U + G'Z)G),
+
+for :math:`P^{-1}AS = G'`, so that
+:math:`P^{-1}(P - \bar S_{t+1})P^{-1}AS = G' - P^{-1}C'`.
 """
 
 from __future__ import annotations
@@ -229,7 +232,7 @@ class _SmoothCovariances(torch.autograd.Function):
         smoothed = congruences(gain, constants, reverse=True)
         _make_symmetric(smoothed)
         (cross,) = by_blocks(lambda g, s: (times_matrix(g, s),), gain, steps(smoothed, 1))
-        ctx.save_for_backward(filtered, predicted, transition, gain, smoothed)
+        ctx.save_for_backward(filtered, predicted, transition, gain, smoothed, cross)
         ctx.set_materialize_grads(False)
         return smoothed, cross
 
@@ -238,7 +241,7 @@ class _SmoothCovariances(torch.autograd.Function):
     def backward(
         ctx: Any, grad_smoothed: _Gradient, grad_cross: _Gradient
     ) -> tuple[_Gradient, ...]:
-        filtered, predicted, a, gain, smoothed = ctx.saved_tensors
+        filtered, predicted, a, gain, smoothed, cross = ctx.saved_tensors
         if grad_smoothed is None:
             source = torch.zeros_like(smoothed)
         else:
@@ -251,6 +254,7 @@ class _SmoothCovariances(torch.autograd.Function):
             steps(filtered, 0, -1),
             steps(predicted, 1),
             steps(smoothed, 1),
+            cross,
             gain,
             steps(adjoint, 0, -1),
             a,
@@ -281,23 +285,20 @@ def _smoother_gradients(
     current: Tensor,
     ahead: Tensor,
     later: Tensor,
+    cross: Tensor,
     gain: Tensor,
     adjoint: Tensor,
     a: Tensor,
     grad_cross: _Gradient,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of S_t and P_{t+1}, and of A summed over patterns; module docstring."""
-    adjoint, inverses = symmetric(adjoint), inverse(ahead)
-    drop = congruence(inverses, ahead - later)
-    turned = times_matrix(times_matrix(drop, times_matrix(a, current)), adjoint)
-    grad_a = times_matrix(turned, current).mul_(-2.0)
-    now = adjoint - symmetric(times_matrix(transpose(a), turned)).mul_(2.0)
-    grad_ahead = symmetric(times_matrix(turned, gain)).mul_(2.0)
-    grad_ahead -= congruence(transpose(gain), adjoint)
+    adjoint, inverses, back = symmetric(adjoint), inverse(ahead), transpose(gain)
+    turned = times_matrix(inverses, transpose(cross))
+    turned = times_matrix(torch.sub(back, turned, out=turned), adjoint).mul_(-2.0)
     if grad_cross is not None:
         # d gain = (dS A' + S dA' - gain dP) P^-1
-        weight = times_matrix(times_matrix(grad_cross, later), inverses)
-        now += symmetric(times_matrix(weight, a))
-        grad_a += times_matrix(transpose(weight), current)
-        grad_ahead -= symmetric(times_matrix(transpose(gain), weight))
-    return now, grad_ahead, grad_a.sum(PATTERNS, keepdim=True)
+        turned += transpose(times_matrix(times_matrix(grad_cross, later), inverses))
+    now = symmetric(times_matrix(transpose(a), turned)).add_(adjoint)
+    grad_a = times_matrix(turned, current).sum(PATTERNS, keepdim=True)
+    turned += times_matrix(back, adjoint)
+    return now, symmetric(times_matrix(turned, gain)).neg_(), grad_a

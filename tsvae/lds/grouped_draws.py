@@ -12,9 +12,8 @@ differential turns into :math:`\bar V`. From :math:`V = S - G P G'` and :math:`G
 filtered, P predicted one step later),
 
 .. math::
-    \bar S = \bar V - 2\,sym(\bar V G A) + sym(\bar G P^{-1} A), \quad
-    \bar P = G'\bar V G - sym(G'\bar G P^{-1}), \quad
-    \bar A = -2 G'\bar V S + P^{-1}\bar G' S .
+    U = \bar G P^{-1} - 2\bar V G, \quad \bar S = \bar V + sym(UA), \quad \bar A = U'S, \quad
+    \bar P = -\tfrac12\,sym(G'(\bar G P^{-1} + U)).
 """
 
 from __future__ import annotations
@@ -161,9 +160,8 @@ def _law_gradients(
     """Gradients of S_t and P_{t+1}, and of A summed over patterns; module docstring."""
     weight = times_matrix(grad_gain, inverse(ahead))
     turned = times_matrix(grad_covariance, gain)
-    back = transpose(gain)
-    now = grad_covariance + symmetric(times_matrix(weight - 2.0 * turned, a))
-    grad_ahead = times_matrix(back, turned) - symmetric(times_matrix(back, weight))
-    slope = transpose(weight) - 2.0 * transpose(turned)
-    grad_a = times_matrix(slope, current).sum(PATTERNS, keepdim=True)
-    return now, symmetric(grad_ahead), grad_a
+    net = torch.sub(weight, turned, alpha=2.0, out=turned)
+    now = symmetric(times_matrix(net, a)).add_(grad_covariance)
+    grad_a = times_matrix(transpose(net), current).sum(PATTERNS, keepdim=True)
+    ahead = symmetric(times_matrix(transpose(gain), weight.add_(net)))
+    return now, ahead.mul_(-0.5), grad_a
