@@ -117,10 +117,18 @@ class _Riccati(torch.autograd.Function):
         adjoint = congruences(transpose(steps(links, 0, -1)), source, reverse=True)
         grad_precision = torch.empty_like(filtered)
         now = [None if x is None else steps(x, 0, -1) for x in (grad_filtered, grad_log_det)]
-        grad_a, grad_q, part = by_blocks(
-            _riccati_gradients, steps(filtered, 0, -1), steps(adjoint, 1), a, *now
-        )
-        steps(grad_precision, 0, -1).copy_(part)
+        grad_a, grad_q = torch.zeros_like(a), torch.zeros_like(a)
+        if filtered.shape[TIME] > 1:
+            shape = (*a.shape[:2], filtered.shape[TIME] - 1, 1, 1, a.shape[-1])
+            grad_a, grad_q = a.new_empty(shape), a.new_empty(shape)
+            by_blocks(
+                _riccati_gradients,
+                steps(filtered, 0, -1),
+                steps(adjoint, 1),
+                a,
+                *now,
+                into=(grad_a, grad_q, steps(grad_precision, 0, -1)),
+            )
         end = [None if x is None else steps(x, -1) for x in (grad_filtered, grad_log_det)]
         last = _riccati_gradients(steps(filtered, -1), None, a, *end)[-1]
         steps(grad_precision, -1).copy_(last)
@@ -149,7 +157,9 @@ def _riccati_source(
     if grad_predicted is None:
         source = torch.zeros_like(keep)
     else:
-        source = symmetric(grad_predicted).clone()
+        source = symmetric(grad_predicted)
+        if source is grad_predicted:
+            source = source.clone()
     if grad_log_det is not None:
         source.addcmul_(shrinkage, grad_log_det)
     if grad_filtered is not None:
@@ -242,14 +252,15 @@ class _SmoothCovariances(torch.autograd.Function):
         ctx: Any, grad_smoothed: _Gradient, grad_cross: _Gradient
     ) -> tuple[_Gradient, ...]:
         filtered, predicted, a, gain, smoothed, cross = ctx.saved_tensors
-        if grad_smoothed is None:
-            source = torch.zeros_like(smoothed)
-        else:
-            source = symmetric(grad_smoothed).clone()
-        if grad_cross is not None:
-            steps(source, 1).add_(symmetric(times_matrix(transpose(gain), grad_cross)))
-        adjoint = congruences(transpose(gain), source)
-        now, ahead, sums = by_blocks(
+        adjoint = congruences(transpose(gain), _smoother_source(gain, grad_smoothed, grad_cross))
+        grad_filtered, grad_predicted = torch.empty_like(smoothed), torch.empty_like(smoothed)
+        # The last smoothed covariance is the filtered one.
+        steps(grad_filtered, -1).copy_(symmetric(steps(adjoint, -1)))
+        steps(grad_predicted, 0, 1).zero_()
+        if smoothed.shape[TIME] == 1:
+            return None, grad_filtered, grad_predicted, torch.zeros_like(a)
+        sums = a.new_empty(*a.shape[:2], smoothed.shape[TIME] - 1, 1, 1, a.shape[-1])
+        by_blocks(
             _smoother_gradients,
             steps(filtered, 0, -1),
             steps(predicted, 1),
@@ -259,11 +270,29 @@ class _SmoothCovariances(torch.autograd.Function):
             steps(adjoint, 0, -1),
             a,
             grad_cross,
+            into=(steps(grad_filtered, 0, -1), steps(grad_predicted, 1), sums),
         )
-        # The last smoothed covariance is the filtered one.
-        grad_filtered = torch.cat((now, symmetric(steps(adjoint, -1))), dim=TIME)
-        grad_predicted = torch.cat((torch.zeros_like(steps(adjoint, 0, 1)), ahead), dim=TIME)
         return None, grad_filtered, grad_predicted, sums.sum(TIME, keepdim=True)
+
+
+def _smoother_source(gain: Tensor, grad_smoothed: _Gradient, grad_cross: _Gradient) -> Tensor:
+    """Collect what a step's own results add to the adjoint of its smoothed covariance."""
+    if grad_smoothed is None:
+        size, n_links = gain.shape[0], gain.shape[TIME]
+        source = gain.new_zeros(size, size, n_links + 1, *gain.shape[-3:])
+    else:
+        source = torch.empty_like(grad_smoothed, memory_format=torch.contiguous_format)
+        by_blocks(lambda own: (symmetric(own),), grad_smoothed, into=(source,))
+    if grad_cross is not None and gain.shape[TIME]:
+        later = steps(source, 1)
+        by_blocks(
+            lambda own, g, c: (own + symmetric(times_matrix(transpose(g), c)),),
+            later,
+            gain,
+            grad_cross,
+            into=(later,),
+        )
+    return source
 
 
 def _make_symmetric(matrix: Tensor) -> None:

@@ -87,25 +87,21 @@ class _Deviations(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         filtered, predicted, a, gain, root, epsilon, drawn = ctx.saved_tensors
         back = affine(transpose(gain), grad)
-        (grad_covariance,) = by_blocks(_covariance_gradient, back, epsilon, root)
-        grad_filtered = grad_covariance
-        grad_predicted = torch.zeros_like(predicted)
+        grad_filtered, grad_predicted = torch.empty_like(filtered), torch.empty_like(predicted)
+        end = (steps(x, -1) for x in (back, epsilon, root))
+        steps(grad_filtered, -1).copy_(_covariance_gradient(*end))
+        steps(grad_predicted, 0, 1).zero_()
         if back.shape[TIME] == 1:
             return None, grad_filtered, grad_predicted, torch.zeros_like(a), None
-        (grad_gain,) = by_blocks(
-            lambda y, e: (outer_sums(y, e, SERIES),), steps(back, 0, -1), steps(drawn, 1)
-        )
-        now, ahead, sums = by_blocks(
-            _law_gradients,
-            steps(filtered, 0, -1),
-            steps(predicted, 1),
+        sums = a.new_empty(*a.shape[:2], back.shape[TIME] - 1, 1, 1, a.shape[-1])
+        by_blocks(
+            _step_gradients,
+            *(steps(x, 0, -1) for x in (back, epsilon, root, filtered)),
+            *(steps(x, 1) for x in (drawn, predicted)),
             gain,
-            grad_gain,
-            steps(grad_covariance, 0, -1),
             a,
+            into=(steps(grad_filtered, 0, -1), steps(grad_predicted, 1), sums),
         )
-        steps(grad_filtered, 0, -1).copy_(now)
-        steps(grad_predicted, 1).copy_(ahead)
         return None, grad_filtered, grad_predicted, sums.sum(TIME, keepdim=True), None
 
 
@@ -131,10 +127,26 @@ def _root(covariance: Tensor) -> Tensor:
     return out
 
 
-def _covariance_gradient(back: Tensor, epsilon: Tensor, root: Tensor) -> tuple[Tensor]:
+def _step_gradients(
+    back: Tensor,
+    epsilon: Tensor,
+    root: Tensor,
+    filtered: Tensor,
+    drawn: Tensor,
+    predicted: Tensor,
+    gain: Tensor,
+    a: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients by the covariances of steps with a successor, to which ``drawn`` belongs."""
+    grad_gain = outer_sums(back, drawn, SERIES)
+    grad_covariance = _covariance_gradient(back, epsilon, root)
+    return _law_gradients(filtered, predicted, gain, grad_gain, grad_covariance, a)
+
+
+def _covariance_gradient(back: Tensor, epsilon: Tensor, root: Tensor) -> Tensor:
     """Gradient of V, symmetric, from the adjoint of ``R eps``."""
     if root.shape[0] == 1:
-        return (0.5 * outer_sums(back, epsilon, SERIES) / root,)
+        return 0.5 * outer_sums(back, epsilon, SERIES) / root
     a, _, b, c = entries(root)
     on_a, on_b, on_c = (
         (back[i] * epsilon[j]).sum(SERIES, keepdim=True) for i, j in ((0, 0), (1, 0), (1, 1))
@@ -146,7 +158,7 @@ def _covariance_gradient(back: Tensor, epsilon: Tensor, root: Tensor) -> tuple[T
     torch.mul(on_b, 0.5, out=right)
     left.copy_(right)
     torch.div(torch.addcmul(on_a, on_b, b, value=-1.0), a, out=first).mul_(0.5)
-    return (out,)
+    return out
 
 
 def _law_gradients(
