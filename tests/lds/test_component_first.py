@@ -68,6 +68,15 @@ def test_riccati_equals_the_loop(forced, size, steps):
     assert torch.equal(got, got.mT)
 
 
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("dims", [(-2,), (-3, -2)])
+def test_symmetric_sums_of_products(size, dims):
+    left, right = _draw(0, size, 5, 3, 4, 2), _draw(1, size, 5, 3, 4, 2)
+    both = torch.einsum("i...,j...->ij...", left, right)
+    want = (0.5 * (both + both.transpose(0, 1))).sum(dims, keepdim=True)
+    torch.testing.assert_close(components.symmetric_outer_sums(left, right, dims), want)
+
+
 def _leaves(oracle, rng, groups, size, sharing, steps, excess, inputs):
     params = oracle.random_system(rng, groups, size, inputs)
     form = "diagonal" if sharing != "indexed" else "block"

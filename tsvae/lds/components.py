@@ -232,6 +232,21 @@ def _keep(covariance: Tensor, precision: Tensor, divisor: Tensor) -> Tensor:
     return out.div_(divisor)
 
 
+def symmetric_outer_sums(left: Tensor, right: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Symmetric part of ``outer_sums(left, right, dims)``."""
+    if left.shape[0] == 1:
+        return outer_sums(left, right, dims)
+    mixed = (left[0] * right[1]).addcmul_(left[1], right[0])
+    off = mixed.sum(dims, keepdim=True).mul_(0.5)
+    out = off.new_empty(2, 2, *off.shape)
+    (first, upper), (lower, last) = (row.unbind(0) for row in out.unbind(0))
+    upper.copy_(off)
+    lower.copy_(off)
+    torch.sum(torch.mul(left[0], right[0], out=mixed), dims, keepdim=True, out=first)
+    torch.sum(torch.mul(left[1], right[1], out=mixed), dims, keepdim=True, out=last)
+    return out
+
+
 def outer_sums(left: Tensor, right: Tensor, dims: tuple[int, ...]) -> Tensor:
     """``sum(left right')`` over ``dims`` of the planes (kept as 1): ``(K, K, ...)``."""
     size = left.shape[0]

@@ -31,7 +31,7 @@ from tsvae.lds.components import (
     by_blocks,
     outer_sums,
     steps,
-    symmetric,
+    symmetric_outer_sums,
     times_vector,
     transpose,
 )
@@ -71,17 +71,21 @@ class ChainInputs(NamedTuple):
         return self.drift if self.drift.shape[TIME] == 1 else steps(self.drift, 1)
 
 
-def filtered_means(inputs: ChainInputs, matrices: StepMatrices) -> Tensor:
-    """Compute m+ of every step, without gradient."""
-    (constants,) = by_blocks(_constants, matrices.gain, inputs.linear, matrices.keep, inputs.drift)
+def filtered_means(
+    inputs: ChainInputs, matrices: StepMatrices, *, driftless: bool = False
+) -> Tensor:
+    """Compute m+ of every step, without gradient; ``driftless``: the drift is 0."""
+    drift = None if driftless else inputs.drift
+    (constants,) = by_blocks(_constants, matrices.gain, inputs.linear, matrices.keep, drift)
     gain, keep = steps(matrices.gain, 0, 1), steps(matrices.keep, 0, 1)
     start = _constants(gain, steps(inputs.linear, 0, 1), keep, inputs.start)
     steps(constants, 0, 1).copy_(*start)
     return affine(steps(matrices.forward, 1), constants)
 
 
-def _constants(gain: Tensor, linear: Tensor, keep: Tensor, drift: Tensor) -> tuple[Tensor]:
-    return (times_vector(gain, linear, plus=times_vector(keep, drift)),)
+def _constants(gain: Tensor, linear: Tensor, keep: Tensor, drift: Tensor | None) -> tuple[Tensor]:
+    moved = None if drift is None else times_vector(keep, drift)
+    return (times_vector(gain, linear, plus=moved),)
 
 
 def predicted_means(inputs: ChainInputs, filtered: Tensor) -> Tensor:
@@ -92,7 +96,7 @@ def predicted_means(inputs: ChainInputs, filtered: Tensor) -> Tensor:
     return out
 
 
-def _predict(filtered: Tensor, transition: Tensor, drift: Tensor) -> Tensor:
+def _predict(filtered: Tensor, transition: Tensor, drift: Tensor | None) -> Tensor:
     return times_vector(transition, filtered, plus=drift)
 
 
@@ -105,7 +109,7 @@ def _pull(keep: Tensor, linear: Tensor, shrinkage: Tensor, predicted: Tensor) ->
 def _predict_and_pull(
     filtered: Tensor,
     transition: Tensor,
-    drift: Tensor,
+    drift: Tensor | None,
     keep: Tensor,
     linear: Tensor,
     shrinkage: Tensor,
@@ -123,9 +127,11 @@ class GroupedMeans(NamedTuple):
 
 
 @torch.no_grad()
-def constant_means(inputs: ChainInputs, matrices: StepMatrices) -> GroupedMeans:
-    """Run the recursion of the means without gradient."""
-    filtered = filtered_means(inputs, matrices)
+def constant_means(
+    inputs: ChainInputs, matrices: StepMatrices, *, driftless: bool = False
+) -> GroupedMeans:
+    """Run the recursion of the means without gradient; ``driftless``: the drift is 0."""
+    filtered = filtered_means(inputs, matrices, driftless=driftless)
     predicted, pull = torch.empty_like(filtered), torch.empty_like(filtered)
     keep, shrinkage, linear = matrices.keep, matrices.shrinkage, inputs.linear
     first = steps(predicted, 0, 1)
@@ -137,7 +143,7 @@ def constant_means(inputs: ChainInputs, matrices: StepMatrices) -> GroupedMeans:
             _predict_and_pull,
             steps(filtered, 0, -1),
             inputs.transition,
-            inputs.later_drift(),
+            None if driftless else inputs.later_drift(),
             *(steps(x, 1) for x in (keep, linear, shrinkage)),
             into=(steps(predicted, 1), steps(pull, 1)),
         )
@@ -210,9 +216,9 @@ def _filter_gradients(
 ) -> tuple[Tensor, ...]:
     """Gradients of h, P, Lambda and of the predicted mean."""
     turned = times_vector(transpose(keep), adjoint)
-    grad_covariance = symmetric(outer_sums(turned, pull, SERIES))
+    grad_covariance = symmetric_outer_sums(turned, pull, SERIES)
     grad_linear = times_vector(gain, adjoint)
-    grad_precision = symmetric(outer_sums(grad_linear, filtered, SERIES)).neg()
+    grad_precision = symmetric_outer_sums(-grad_linear, filtered, SERIES)
     if grad_predicted is not None:
         turned += grad_predicted
     return grad_linear, grad_covariance, grad_precision, turned

@@ -43,8 +43,7 @@ from tsvae.lds.components import (
     by_blocks,
     outer_sums,
     steps,
-    symmetric,
-    times_matrix,
+    symmetric_outer_sums,
     times_vector,
     transpose,
 )
@@ -139,8 +138,8 @@ def _smooth(transition: Tensor, matrices: StepMatrices, found: GroupedMeans) -> 
 def _smoothed(
     filtered: Tensor, disturbance: Tensor, gain: Tensor, transition: Tensor
 ) -> tuple[Tensor]:
-    back = times_matrix(gain, transpose(transition))
-    return (times_vector(back, disturbance, plus=filtered),)
+    back = times_vector(transpose(transition), disturbance)
+    return (times_vector(gain, back, plus=filtered),)
 
 
 class _SmoothMeans(torch.autograd.Function):
@@ -166,7 +165,7 @@ class _SmoothMeans(torch.autograd.Function):
         slope = _slope(disturbance, transition, grad_mean, scale)
         back, moved = _adjoint(slope, transition, ctx.matrices)
         (grad_precision,) = by_blocks(
-            lambda w, z: (symmetric(outer_sums(w, z, SERIES)).neg_(),), back, mean
+            lambda w, z: (symmetric_outer_sums(-w, z, SERIES),), back, mean
         )
         drift_shape, start_shape = ctx.shapes
         first, xi = steps(moved, 0, 1), steps(disturbance, 0, 1)
@@ -240,15 +239,14 @@ def _slope(
 def _adjoint(slope: Tensor, transition: Tensor, matrices: StepMatrices) -> _Path:
     zero = slope.new_zeros(slope.shape[0], 1, 1, 1, 1)
     chain = ChainInputs(slope, zero, zero, transition, slope, slope)
-    return _smooth(transition, matrices, constant_means(chain, matrices))
+    return _smooth(transition, matrices, constant_means(chain, matrices, driftless=True))
 
 
 def _noise_gradient(moved: Tensor, disturbance: Tensor, scale: _Gradient) -> Tensor:
     """Gradient of Q by each step, summed over series and patterns."""
-    grad = outer_sums(moved, disturbance, SHARED)
     if scale is not None:
-        grad -= 0.5 * outer_sums(scale * disturbance, disturbance, SHARED)
-    return symmetric(grad)
+        moved = torch.addcmul(moved, scale, disturbance, value=-0.5)
+    return symmetric_outer_sums(moved, disturbance, SHARED)
 
 
 def _parameter_gradients(
