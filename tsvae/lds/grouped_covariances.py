@@ -154,16 +154,12 @@ def _riccati_source(
     grad_log_det: _Gradient,
 ) -> tuple[Tensor]:
     """Collect what a step's own results add to the adjoint of its predicted covariance."""
-    if grad_predicted is None:
-        source = torch.zeros_like(keep)
-    else:
-        source = symmetric(grad_predicted)
-        if source is grad_predicted:
-            source = source.clone()
-    if grad_log_det is not None:
-        source.addcmul_(shrinkage, grad_log_det)
+    source = torch.zeros_like(keep) if grad_predicted is None else grad_predicted
     if grad_filtered is not None:
-        source = congruence(transpose(keep), symmetric(grad_filtered), source)
+        source = congruence(transpose(keep), grad_filtered, source)
+    source = symmetric(source)
+    if grad_log_det is not None:
+        source = torch.addcmul(source, shrinkage, grad_log_det)
     return (source,)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tsvae.lds.components import TIME, by_blocks, outer_sums, symmetric, times_vector
+from tsvae.lds.components import TIME, by_blocks, symmetric_outer_sums, times_vector
 from tsvae.lds.grouped_covariances import ALL
 from tsvae.lds.grouped_means import SERIES, ChainInputs, GroupedMeans
 
@@ -45,10 +45,9 @@ class _QuadraticSums(torch.autograd.Function):
         def gradients(states: Tensor, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             scaled = states * scale
             linear = scaled if linear_shape is None else _sum_along(scaled, linear_shape)
-            return slope * scale, outer_sums(scaled, states, shared), linear
+            return slope * scale, symmetric_outer_sums(0.5 * scaled, states, shared), linear
 
         grad_states, grad_weight, grad_linear = by_blocks(gradients, states, slope)
-        grad_weight = 0.5 * symmetric(grad_weight)
         if weight_shape[TIME] == 1:
             grad_weight = grad_weight.sum(TIME, keepdim=True)
         if linear_shape is None:
@@ -111,6 +110,6 @@ class _LogNormalizers(torch.autograd.Function):
             None,
             grad_linear,
             grad_predicted,
-            0.5 * symmetric(outer_sums(grad_predicted, pull, SERIES)),
-            -0.5 * symmetric(outer_sums(grad_linear, filtered, SERIES)),
+            symmetric_outer_sums(0.5 * grad_predicted, pull, SERIES),
+            symmetric_outer_sums(-0.5 * grad_linear, filtered, SERIES),
         )
