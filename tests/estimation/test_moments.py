@@ -275,3 +275,16 @@ def test_effect_of_a_season_and_none_on_a_random_walk():
     values = np.concatenate([season, walk, np.zeros_like(walk)], -1)
     found = has_effect(values, np.ones_like(values, bool), waves)
     assert found.tolist() == [True, False, False]
+
+
+def test_states_of_many_windows_stay_within_memory(monkeypatch):
+    values, mask = panel_of()
+    windows = FitWindows(
+        Shown(values, mask), mask, np.array([120]), resolve_sizes(120, 20, 4), 4, BOTH
+    )
+    states = torch.ones(20, 3)
+    everything = sum(piece.states.shape[1] for piece in state_windows(windows, states))
+    monkeypatch.setattr("tsvae.estimation.state_windows._NUMBERS", 11 * everything)
+    some = state_windows(windows, states)
+    assert {piece.block for piece in some} == set(range(8))
+    assert 0 < sum(piece.states.shape[1] for piece in some) < 0.7 * everything

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -75,10 +76,13 @@ class FitWindows:
         """F."""
         return int(self.mask.shape[-1])
 
-    def blocks(self, n_blocks: int) -> Iterator[tuple[int, Windows]]:
-        """Windows of each series' blocks of time, with the block's number; of very many, some."""
+    def blocks(self, n_blocks: int, most: float = math.inf) -> Iterator[tuple[int, Windows]]:
+        """Windows of each series' blocks of time, with the block's number.
+
+        Of very many every second, third, ... is taken: ``most`` at most, about.
+        """
         starts = self.origins()
-        stride = self._stride(sum(len(origins) for origins in starts))
+        stride = self._stride(sum(len(origins) for origins in starts), most)
         for series, origins in enumerate(starts):
             for block, part in enumerate(np.array_split(origins, n_blocks)):
                 for some in _pieces(part[::stride]):
@@ -95,8 +99,8 @@ class FitWindows:
             found.append(np.arange(first, last + 1))
         return found
 
-    def _stride(self, n_origins: int) -> int:
-        affordable = _OPERATIONS / (self.n_past * (self.n_past + self.horizon))
+    def _stride(self, n_origins: int, most: float) -> int:
+        affordable = min(_OPERATIONS / (self.n_past * (self.n_past + self.horizon)), most)
         return max(1, int(np.ceil(n_origins * self.n_features / affordable)))
 
     def _cut(self, series: int, origins: NDArray[np.int64]) -> Windows:

@@ -18,6 +18,8 @@ __all__ = ["StateWindows", "measure_errors", "state_moments", "state_windows"]
 
 Array = NDArray[np.float64]
 
+_NUMBERS = 6e7  # that are held at once: 240 MB
+
 
 class StateWindows(NamedTuple):
     """Some windows of one block of time, by variable.
@@ -46,7 +48,7 @@ class StateWindows(NamedTuple):
 
 
 def state_windows(windows: FitWindows, states: Tensor) -> list[StateWindows]:
-    """Take all windows through the groups.
+    """Take windows through the groups: all, or as many as memory allows.
 
     Parameters
     ----------
@@ -58,9 +60,10 @@ def state_windows(windows: FitWindows, states: Tensor) -> list[StateWindows]:
     -------
     list of StateWindows
     """
+    most = _NUMBERS / (states.shape[1] + 2 * windows.horizon)
     return [
         _seen(block, some, states.float(), windows.n_features)
-        for block, some in windows.blocks(N_BLOCKS)
+        for block, some in windows.blocks(N_BLOCKS, most)
     ]
 
 
