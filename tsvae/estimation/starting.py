@@ -25,11 +25,7 @@ from tsvae.estimation.building import (
 )
 from tsvae.estimation.fit_windows import FitWindows
 from tsvae.estimation.history_filling import Shown
-from tsvae.estimation.moments import (
-    has_many_windows,
-    variable_weights,
-    window_moments,
-)
+from tsvae.estimation.moments import has_many_windows, variable_weights, window_moments
 from tsvae.estimation.seasons import has_effect
 from tsvae.estimation.settings import Parameters, is_real, starts_fitted
 from tsvae.estimation.state_windows import measure_errors, state_moments, state_windows
