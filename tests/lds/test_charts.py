@@ -123,6 +123,8 @@ STABLE = {
     "rotation": rotation(0.99, 2 * math.pi / 12),
     "slow rotation": rotation(0.99995, 2 * math.pi / 365.25),
     "half turn nearly": rotation(0.9, 3.1),
+    "half turn": rotation(0.9, math.pi),
+    "half turn, slow": rotation(0.9999, math.pi),
     "backwards": rotation(0.9, -1.0),
     "elliptic rotation": [[0.75, -0.5], [0.4, 0.7]],
     "level": rotation(0.999, 0.0),
@@ -189,7 +191,7 @@ def test_keeps_the_type():
 
 @pytest.mark.parametrize(
     "matrix",
-    [[[-0.5, 0.0], [0.0, -0.5]], [[0.5, 0.0], [0.0, -0.5]], [[0.5, 0.0], [0.0, 0.0]]],
+    [[[-0.5, 0.0], [0.0, -0.4]], [[0.5, 0.0], [0.0, -0.5]], [[0.5, 0.0], [0.0, 0.0]]],
     ids=["two negative", "one negative", "singular"],
 )
 def test_matrices_without_a_real_logarithm_are_refused(matrix):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tsvae.lds import LinearDynamicsPosterior
 from tsvae.models.fitted_start import fitted_start
 from tsvae.models.moments import WindowMoments
 from tsvae.models.response_fit import (
@@ -214,3 +215,17 @@ def test_start_spreads_as_the_errors_do():
         state = a @ state @ a.mT + q
         found.append(float(torch.einsum("gk,gkl,gl->", c, state, c)) + start.noise_scale**2)
     np.testing.assert_allclose(found, fitted.errors.numpy(), rtol=0.25)
+
+
+@pytest.mark.parametrize("angle", [math.pi, 2.0 * math.pi, 3.1, 4.0])
+def test_a_period_of_two_steps_and_beyond_has_a_logarithm(angle):
+    """A harmonic of a period of two: the charts of ordinary gradients hold it, too."""
+    fitted = some_responses()
+    fitted = fitted._replace(angles=torch.tensor([0.0, 0.5, angle], dtype=torch.float64))
+    start = fitted_start(fitted, fitted.coupling[None]).dynamics
+    for posterior in ("gradient", "point"):
+        theta = LinearDynamicsPosterior(
+            6, group_size=2, posterior=posterior, chart="generator", start=start
+        )
+        held = theta.plug_in().transition_matrix
+        torch.testing.assert_close(held, start.transition_matrix, rtol=1e-5, atol=2e-5)

@@ -31,6 +31,7 @@ GENERATOR_SIZES = {1: 1, 2: 4}
 
 _SMALL = 1e-4
 _LARGEST_SHEAR = 0.999
+_HALF_TURN = 1e-5  # of the radius: this near to -r I a matrix is taken as the rotation by pi
 _SLOWEST, _FASTEST = 1e-6, 20.0
 # Coordinates act as if within these: a half-life of six million steps at one end, and on all sides
 # room for their squares in float32.
@@ -113,7 +114,8 @@ def coordinates_from_transition(transition: Tensor) -> Tensor:
     Parameters
     ----------
     transition : Tensor (G, K, K)
-        K = 1 or 2, positive determinant, no negative real eigenvalues.
+        K = 1 or 2, positive determinant, no negative real eigenvalues but those of a rotation by
+        half a turn (a period of two steps), ``-r I`` up to rounding.
 
     Returns
     -------
@@ -132,7 +134,8 @@ def coordinates_from_transition(transition: Tensor) -> Tensor:
     matrix = transition.double()
     determinant = matrix[:, 0, 0] if size == 1 else torch.linalg.det(matrix)
     half_trace = matrix.diagonal(dim1=1, dim2=2).mean(1)
-    real = half_trace**2 >= determinant
+    half_turn = _is_half_turn(matrix, half_trace)
+    real = (half_trace**2 >= determinant) & ~half_turn
     if bool((determinant <= 0).any()) or bool((real & (half_trace <= 0)).any()):
         raise ValueError(
             "a transition matrix has a negative or zero eigenvalue and no real logarithm; start "
@@ -145,7 +148,10 @@ def coordinates_from_transition(transition: Tensor) -> Tensor:
     cosh = 0.5 * (unit[:, 0, 0] + unit[:, 1, 1])
     delta = torch.where(cosh > 1, torch.acosh(cosh.clamp_min(1)), torch.acos(cosh.clamp(-1, 1)))
     sinhc = _hyperbolic(torch.where(cosh > 1, delta**2, -(delta**2)))[1]
-    traceless = (unit - cosh[:, None, None] * torch.eye(2, dtype=unit.dtype)) / sinhc[:, None, None]
+    eye = torch.eye(2, dtype=unit.dtype, device=unit.device)
+    traceless = (unit - cosh[:, None, None] * eye) / sinhc[:, None, None]
+    turn = torch.tensor([[0.0, -torch.pi], [torch.pi, 0.0]], dtype=unit.dtype, device=unit.device)
+    traceless = torch.where(half_turn[:, None, None], turn, traceless)
     b = traceless[:, 0, 0]
     c = 0.5 * (traceless[:, 0, 1] + traceless[:, 1, 0])
     omega = 0.5 * (traceless[:, 1, 0] - traceless[:, 0, 1])
@@ -154,3 +160,10 @@ def coordinates_from_transition(transition: Tensor) -> Tensor:
     shear = shear * (_LARGEST_SHEAR / length.clamp_min(_LARGEST_SHEAR))
     free = shear / (1.0 - shear.square().sum(1, keepdim=True)).sqrt()
     return torch.cat((rate.log()[:, None], omega[:, None], free), dim=1).to(transition)
+
+
+def _is_half_turn(matrix: Tensor, half_trace: Tensor) -> Tensor:
+    """Which pairs are ``-r I`` up to rounding; their logarithm is any rotation by pi."""
+    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    rest = torch.linalg.matrix_norm(matrix - half_trace[:, None, None] * eye)
+    return (half_trace < 0) & (rest <= _HALF_TURN * half_trace.abs()) & (len(eye) == 2)
