@@ -60,7 +60,7 @@ class _Fold(NamedTuple):
 
 @torch.no_grad()
 def own_couplings(fitted: FittedResponses, moments: StateMoments) -> OwnCouplings:
-    """Find a coupling for each variable.
+    """Find a coupling for each variable; the common one where forecasts are the last value.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def own_couplings(fitted: FittedResponses, moments: StateMoments) -> OwnCoupling
     -------
     OwnCouplings
     """
-    if not bool(moments.weight.any()):
+    if not bool(moments.weight.any()) or math.isinf(fitted.objective.penalty.size):
         return common_coupling(fitted, moments.weight.shape[1])
     objective = fitted.objective
     total = _cross_validated(fitted, moments)

@@ -19,7 +19,8 @@ so an epoch over all data costs one product of size L x L x 2G. The amplitudes c
 squares at every step (variable projection, Golub & Pereyra 1973), angles and radii by gradient
 descent. An anchor group holds the last value. A penalty shrinks all other amplitudes, so that
 forecasts tend to a free share of the last value, or to all of it: persistence. Which, and how much,
-is chosen by cross-validation over blocks of time.
+is chosen by cross-validation over blocks of time. A fit that does not clearly beat the last value
+there (:mod:`tsvae.models.persistence`) leaves it as the forecast.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from torch import Tensor
 from tsvae.models.adam import Adam
 from tsvae.models.coupling import coupling_rows
 from tsvae.models.moments import Moments, WindowMoments, roughness, shares_apart
+from tsvae.models.persistence import beats_last_value
 from tsvae.models.response_squares import (
     Disturbance,
     Penalty,
@@ -71,7 +73,7 @@ class Objective(NamedTuple):
     weights : Tensor (H,)
         Of the steps ahead.
     penalty : Penalty
-        On amplitudes.
+        On amplitudes; of infinite size where forecasts are the last value.
     coupling_penalty : float
     uncoupled : Tensor (H,)
         Mean squared errors without coupling, positive.
@@ -150,7 +152,9 @@ def fit_responses(
     ahead = torch.arange(moments.cross.shape[1])
     counts = torch.where(ahead < horizon, 1.0, _BEYOND).double()
     fits = [_fit(moments, roles, counts, persistent, n_steps, rate) for persistent in (False, True)]
-    return min(fits, key=lambda fitted: float(counts @ (fitted.errors / fits[0].errors)))
+    first = fits[0].fitted.errors
+    best = min(fits, key=lambda fit: float(counts @ (fit.fitted.errors / first)))
+    return best.fitted if best.is_clear else best.last_value
 
 
 def _fit(
@@ -160,7 +164,7 @@ def _fit(
     persistent: bool,
     n_steps: int,
     rate: float,
-) -> FittedResponses:
+) -> _Fit:
     everything = moments.everything()
     bank = _Bank(roles, everything)
     weights = counts
@@ -195,6 +199,12 @@ def _schedule(step: int, n_steps: int) -> float:
     if step < warm:
         return (step + 1) / warm
     return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(n_steps - warm, 1.0)))
+
+
+class _Fit(NamedTuple):
+    fitted: FittedResponses
+    last_value: FittedResponses  # of the same groups
+    is_clear: bool  # that the first is better
 
 
 class _Choice(NamedTuple):
@@ -293,11 +303,11 @@ class _Bank:
         penalty: Penalty,
         uncoupled: Tensor,
     ) -> tuple[float, Tensor]:
-        """Penalty on the coupling with the least cross-validated error, and that error.
+        """Penalty on the coupling with the least cross-validated error, and each block's (J, H).
 
         ``uncoupled``: errors (H,) without coupling, positive.
         """
-        total = weights.new_zeros(len(_COUPLINGS), len(weights))
+        errors = []
         added = disturbance(waves.past)
         for fold in self.folds(moments, waves):
             others = self.noisy(fold.others, added, penalty.shift)
@@ -305,21 +315,53 @@ class _Bank:
             rows = response_rows(waves.ahead, amplitude)
             squares = coupling_rows(rows, weights, uncoupled).squares(others)
             coupled = (rows + rows @ squares.solve(size) for size in _COUPLINGS)
-            total += fold.weight * torch.stack([squared_errors(own, fold.own) for own in coupled])
-        best = int((total @ weights).argmin())
-        return _COUPLINGS[best], total[best] / moments.weight.sum()
+            errors.append(torch.stack([squared_errors(own, fold.own) for own in coupled]))
+        by_block = torch.stack(errors, dim=1)
+        best = int((moments.weight @ by_block @ weights).argmin())
+        return _COUPLINGS[best], by_block[best]
 
     @torch.no_grad()
-    def result(self, moments: WindowMoments, weights: Tensor, chosen: _Choice) -> FittedResponses:
-        """Return the groups at the best amplitudes and coupling."""
+    def result(self, moments: WindowMoments, weights: Tensor, chosen: _Choice) -> _Fit:
+        """Return the groups at the best amplitudes and coupling, and at the last value."""
         waves = self.waves()
         everything = moments.everything()
         added = disturbance(waves.past)
         seen = self.noisy(self.seen(everything, waves.past), added, chosen.penalty.shift)
         amplitude = best_amplitudes(waves.ahead, seen, weights, chosen.penalty)
         uncoupled = _positive(chosen.errors, moments.future)
-        size, errors = self.choose_coupling(moments, waves, weights, chosen.penalty, uncoupled)
+        size, by_block = self.choose_coupling(moments, waves, weights, chosen.penalty, uncoupled)
         rows = response_rows(waves.ahead, amplitude)
         coupling = coupling_rows(rows, weights, uncoupled).squares(seen).solve(size)
         objective = Objective(weights, chosen.penalty, size, uncoupled, self.n_past)
-        return FittedResponses(*self.shape(), amplitude, coupling, errors, objective)
+        share = moments.weight / moments.weight.sum()
+        fitted = FittedResponses(*self.shape(), amplitude, coupling, share @ by_block, objective)
+        last = self.last_value_errors(moments, waves)
+        kept = _at_last_value(fitted, share @ last, moments.future)
+        is_clear = beats_last_value(by_block @ weights, last @ weights, moments.weight)
+        return _Fit(fitted, kept, is_clear)
+
+    def last_value_errors(self, moments: WindowMoments, waves: Waves) -> Tensor:
+        """Mean squared errors (J, H) of the anchor alone, in each block."""
+        rows = response_rows(waves.ahead, _anchor_alone(waves.ahead.shape[1]))
+        return torch.stack([squared_errors(rows, fold.own) for fold in self.folds(moments, waves)])
+
+
+def _anchor_alone(n_groups: int) -> Tensor:
+    """Amplitudes (G, 2) with which forecasts are the last value."""
+    amplitude = torch.zeros(n_groups, 2, dtype=torch.float64)
+    amplitude[0, 0] = 1.0
+    return amplitude
+
+
+def _at_last_value(fitted: FittedResponses, errors: Tensor, future: Tensor) -> FittedResponses:
+    """Forecast the last value, with the errors that it has."""
+    objective = fitted.objective
+    penalty = Penalty(math.inf, True, objective.penalty.shift)
+    return fitted._replace(
+        amplitude=_anchor_alone(len(fitted.amplitude)),
+        coupling=torch.zeros_like(fitted.coupling),
+        errors=errors,
+        objective=objective._replace(
+            penalty=penalty, coupling_penalty=math.inf, uncoupled=_positive(errors, future)
+        ),
+    )

@@ -1,0 +1,50 @@
+"""Gains over the last value, against the formula written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from tsvae.models.persistence import beats_last_value
+
+
+def statistic(gain, windows):
+    """Weighted mean over its standard error, block by block."""
+    total = sum(windows)
+    mean = sum(n * g for n, g in zip(windows, gain, strict=True)) / total
+    blocks = sum(n > 0 for n in windows)
+    spread = sum((n / total * (g - mean)) ** 2 for n, g in zip(windows, gain, strict=True))
+    return mean / (blocks / (blocks - 1) * spread) ** 0.5
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_follows_a_test_of_students(seed):
+    rng = np.random.default_rng(seed)
+    windows = rng.integers(0, 5, size=8) * 10.0
+    last, errors = rng.uniform(0.5, 2.0, size=(2, 8))
+    errors = errors * rng.uniform(0.1, 1.0)
+    gain = np.where(windows > 0, last - errors, 0.0)
+    wanted = statistic(gain, windows) > stats.t.ppf(0.975, (windows > 0).sum() - 1)
+    assert beats_last_value(*map(torch.tensor, (errors, last, windows))) == wanted
+
+
+def test_a_mean_of_equal_blocks_is_the_usual_one_sample_test():
+    rng = np.random.default_rng(1)
+    for shift in np.linspace(0.0, 1.0, 21):
+        gain = shift + rng.normal(size=6)
+        wanted = stats.ttest_1samp(gain, 0.0, alternative="greater").pvalue < 0.025
+        last = torch.full((6,), 5.0, dtype=torch.float64)
+        assert beats_last_value(last - torch.tensor(gain), last, torch.ones(6).double()) == wanted
+
+
+def test_without_two_blocks_nothing_is_clear():
+    errors, last = torch.tensor([0.1, 0.1]), torch.tensor([1.0, 1.0])
+    assert not beats_last_value(errors, last, torch.tensor([3.0, 0.0]))
+    assert not beats_last_value(errors[:1], last[:1], torch.ones(1))
+
+
+def test_the_same_errors_are_no_gain():
+    last = torch.tensor([1.0, 2.0, 3.0])
+    assert not beats_last_value(last, last, torch.ones(3))
