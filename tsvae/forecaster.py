@@ -76,8 +76,9 @@ class SVAEForecaster(RegressorMixin, AheadMixin, InsideMixin):
     seasonal_effect : bool or "auto", default="auto"
         Take a fixed seasonal pattern (Fourier terms at the seasonal periods that the data hold
         twice) off the data before the latent states see them; states then hold what varies. Needs
-        time stamps to know the phase. "auto": periods that the data hold at most 60 times, for
-        variables whose steps follow them beyond chance; states learn the others.
+        time stamps to know the phase. "auto": whole for variables whose steps follow periods that
+        the data hold at most 60 times beyond chance; half of the other periods, which states
+        learn, too, for variables that follow those.
     window_level : bool, default=True
         Take the level of each window off (its first quarter of entries), so that forecasts follow
         the level of the series.

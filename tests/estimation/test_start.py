@@ -7,7 +7,8 @@ import pytest
 
 from tsvae import SVAEForecaster
 from tsvae.estimation.building import Sizes, measure_spread, resolve_sizes, ridge
-from tsvae.estimation.seasons import fixed_angles
+from tsvae.estimation.seasons import automatic_angles, fixed_angles, seldom_seen
+from tsvae.estimation.starting import input_effects
 from tsvae.models.start import seasonal_angles
 
 
@@ -184,7 +185,45 @@ def test_the_first_are_the_most_important():
 
 
 def test_nothing_seasonal():
-    assert fixed_angles([], 1000) == []
+    assert fixed_angles([], 1000) == [] == automatic_angles([], 1000)
+
+
+@pytest.mark.parametrize("n_steps", [40, 1000, 8640, 20_000])
+def test_waves_of_seldom_seen_periods_come_first(n_steps):
+    periods = [24.0, 168.0, 8766.0]
+    angles = automatic_angles(periods, n_steps)
+    few = automatic_angles(periods, n_steps, often=False)
+    assert angles[: len(few)] == few == fixed_angles(periods, n_steps, 60.0)
+    added = angles[len(few) :]
+    assert not seldom_seen(added, periods, n_steps).any()
+    assert len(angles) <= 72
+    for i, one in enumerate(angles):
+        assert all(abs(one - other) > 2 * np.pi / n_steps for other in angles[:i])
+    assert bool(added) == (n_steps > 24 * 60)  # whether the data hold more than sixty days
+    if n_steps == 8640:  # with the shortest waves of a day, which 60 of a week leave out
+        np.testing.assert_allclose(added, [2 * np.pi * n / 24 for n in (9, 10, 11, 12)])
+
+
+def test_a_pattern_seen_often_is_taken_off_by_half():
+    """A day's pattern by half, a week's whole; a random walk has none."""
+    rng = np.random.default_rng(0)
+    n_steps, periods = 24 * 7 * 20, [24.0, 168.0]
+    clock = np.arange(n_steps)
+    day, week = np.sin(2 * np.pi * clock / 24), np.sin(2 * np.pi * clock / 168)
+    noise = rng.normal(size=(3, n_steps)) * 0.1
+    rows = (day + noise[0], 5.0 * week + day + noise[1], noise[2].cumsum())
+    values = np.stack(rows, axis=-1)[None]
+    angles = automatic_angles(periods, n_steps)
+    inputs = np.stack([f(a * clock) for f in (np.sin, np.cos) for a in angles], axis=-1)[None]
+    seldom = np.tile(seldom_seen(angles, periods, n_steps), 2)
+    params = {"likelihood": "normal"}
+    mask = np.ones_like(values, dtype=bool)
+    found = input_effects(values, mask, inputs, params, seldom) @ inputs[0].T
+    np.testing.assert_allclose(found[0], 0.5 * day, atol=0.03)
+    np.testing.assert_allclose(found[1], day + 5.0 * week, atol=0.1)
+    assert not found[2].any()
+    whole = input_effects(values, mask, inputs, params, None)
+    np.testing.assert_allclose((whole @ inputs[0].T)[0], day, atol=0.1)
 
 
 def test_periods_as_an_array_that_are_longer_than_the_data():

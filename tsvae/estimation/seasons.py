@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from tsvae.models.start import seasonal_angles
 
-__all__ = ["fixed_angles", "has_effect", "seldom_seen"]
+__all__ = ["automatic_angles", "fixed_angles", "has_effect", "seldom_seen"]
 
 Array = NDArray[np.float64]
 
@@ -15,6 +15,7 @@ _MOST_WAVES = 60
 _FEW_WAVES = 12  # that short data may have, too
 _ROWS_PER_WAVE = 20
 _SAME = 0.02  # of a turn per period: a harmonic of it
+_FEW_CYCLES = 60.0  # of a season: too few for states to learn it
 
 
 def fixed_angles(periods: list[float], n_steps: int, most_cycles: float = np.inf) -> list[float]:
@@ -39,15 +40,48 @@ def fixed_angles(periods: list[float], n_steps: int, most_cycles: float = np.inf
     most_waves = int(np.clip(n_steps / _ROWS_PER_WAVE, _FEW_WAVES, _MOST_WAVES))
     found = seasonal_angles(known, longest=n_steps / 2.0, n_harmonics=_MOST_WAVES)
     for angle in found[:most_waves]:
-        if all(abs(angle - other) > 2.0 * np.pi / n_steps for other in kept):
+        if _is_apart(angle, kept, n_steps):
             kept.append(angle)
     return kept
 
 
-def seldom_seen(
-    angles: list[float], periods: list[float], n_steps: int, most_cycles: float
-) -> NDArray[np.bool_]:
-    """Say which waves belong to no period that the data hold often.
+def automatic_angles(periods: list[float], n_steps: int, *, often: bool = True) -> list[float]:
+    """Waves of periods that the data hold seldom (at most 60 times), then of those held often.
+
+    Parameters
+    ----------
+    periods : list of float
+    n_steps : int
+        Rows of the longest series.
+    often : bool, default=True
+        Add the second kind.
+
+    Returns
+    -------
+    list of float
+        Radians per step; of the second kind at least 12, if there are as many, and 60 in all.
+
+    Examples
+    --------
+    >>> [round(2 * np.pi / angle, 1) for angle in automatic_angles([24.0, 168.0], 8000)[58:62]]
+    [2.8, 2.8, 2.7, 2.4]
+    """
+    kept = fixed_angles(periods, n_steps, _FEW_CYCLES)
+    most = max(_MOST_WAVES, len(kept) + _FEW_WAVES)
+    held_often = [period for period in periods if often and n_steps / period > _FEW_CYCLES]
+    for angle in fixed_angles(held_often, n_steps):
+        if len(kept) < most and _is_apart(angle, kept, n_steps):
+            kept.append(angle)
+    return kept
+
+
+def _is_apart(angle: float, others: list[float], n_steps: int) -> bool:
+    """Whether the data can tell a wave from others."""
+    return all(abs(angle - other) > 2.0 * np.pi / n_steps for other in others)
+
+
+def seldom_seen(angles: list[float], periods: list[float], n_steps: int) -> NDArray[np.bool_]:
+    """Say which waves belong to no period that the data hold often, more than 60 times.
 
     Parameters
     ----------
@@ -55,8 +89,6 @@ def seldom_seen(
         Radians per step.
     periods : list of float
     n_steps : int
-    most_cycles : float
-        A period that the data hold more often is often seen.
 
     Returns
     -------
@@ -67,10 +99,10 @@ def seldom_seen(
     Examples
     --------
     >>> angles = fixed_angles([168.0], 2000)
-    >>> seldom_seen(angles, [24.0, 168.0], 2000, 30)[:8].tolist()
+    >>> seldom_seen(angles, [24.0, 168.0], 2000)[:8].tolist()
     [True, True, True, True, True, True, False, True]
     """
-    often = [period for period in periods if n_steps / period > most_cycles]
+    often = [period for period in periods if n_steps / period > _FEW_CYCLES]
     turns = np.outer(angles, often) / (2.0 * np.pi)
     return np.asarray((np.abs(turns - turns.round()) > _SAME).all(axis=1), dtype=bool)
 

@@ -46,6 +46,7 @@ Mask = NDArray[np.bool_]
 _SCALE_BOUNDS = (0.02, 0.5)
 _SHORT = 8  # horizons that data must hold
 _LEAST_ERROR_SCALE = 1e-3  # beside the spread in a window
+_OFTEN_SHARE = 0.5  # of a pattern that the data hold often
 
 
 def given_periods(panel: Panel, params: Parameters) -> list[float]:
@@ -102,16 +103,24 @@ class StartData:
 
 
 def input_effects(
-    values: Array, mask: Mask, inputs: Array | None, params: Parameters, tested: Mask | None
+    values: Array, mask: Mask, inputs: Array | None, params: Parameters, seldom: Mask | None
 ) -> Array | None:
     """Effects of the inputs on each variable, ``(F, U)``; None without inputs.
 
-    ``tested``: inputs that must explain a variable's steps, or it starts without effect of any.
+    ``seldom``: inputs that are waves of seldom seen periods, if all are waves and to be tested. A
+    variable whose steps follow these has the whole pattern. One whose steps follow the others has
+    half of theirs: states learn such a pattern, too, and follow where it changes.
     """
     if inputs is None or not is_real(params):
         return None
-    keep = None if tested is None else has_effect(values, mask, inputs[..., tested])
-    return ridge(values, mask, inputs, keep)
+    if seldom is None:
+        return ridge(values, mask, inputs)
+    whole = has_effect(values, mask, inputs[..., seldom])
+    effects = ridge(values, mask, inputs, whole)
+    often = inputs[..., ~seldom]
+    half = ~whole & has_effect(values, mask, often)
+    effects[:, ~seldom] += _OFTEN_SHARE * ridge(values, mask, often, half)
+    return effects
 
 
 def build_at_start(

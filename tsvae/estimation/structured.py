@@ -21,7 +21,7 @@ from tsvae.estimation.joint_filling import JointFilling
 from tsvae.estimation.joint_learning import Learned, learn_jointly
 from tsvae.estimation.reading import Problem
 from tsvae.estimation.scaling import PanelScaler, Scaling, fit_scaler
-from tsvae.estimation.seasons import fixed_angles, seldom_seen
+from tsvae.estimation.seasons import automatic_angles, fixed_angles, seldom_seen
 from tsvae.estimation.settings import (
     Parameters,
     augmentation_of,
@@ -42,7 +42,6 @@ from tsvae.training import BetaSchedule, Callback, TrainingLog
 __all__ = ["StructuredFit", "fit_structured"]
 
 _MOST_FILLED = 4_000_000  # entries of a panel whose gaps are filled for forecasts
-_FEW_CYCLES = 60.0  # of a season: too few for states to learn it
 
 
 @dataclass(frozen=True)
@@ -153,12 +152,13 @@ def _fit_once(
     settings = model_settings(panel, design.n_inputs, sizes, params, seed)
     data = TrainingData(values, panel.mask, panel.lengths, inputs)
     periods = given_periods(panel, params)
-    tested = _tested(panel, design, params)
-    effects = input_effects(values, panel.mask, inputs, params, tested)
+    seldom = _seldom(panel, design, params)
+    effects = input_effects(values, panel.mask, inputs, params, seldom)
     learned = _learn_filling(problem, data, effects, params, sizes, periods, seed)
     filling = None if learned is None else learned.filling
+    fixed_seasons = bool(design.angles) if seldom is None else bool(seldom.any())
     start = _start_data(data, effects, filling, panel.index, periods)
-    model = build_at_start(start, sizes, settings, params, bool(design.angles))
+    model = build_at_start(start, sizes, settings, params, fixed_seasons)
     log = _train(model, data, sizes, params, seed, callbacks)
     if learned is not None:
         filling = replace(learned.filling, imputes=learned.beats(model))
@@ -304,20 +304,25 @@ def _design(problem: Problem, params: Parameters) -> InputDesign:
         and is_real(params)
         and not params["final_sigmoid"]
     ):
-        most = _FEW_CYCLES if params["seasonal_effect"] == "auto" else np.inf
-        periods = given_periods(problem.target, params)
-        angles = tuple(fixed_angles(periods, problem.target.n_steps, most))
+        angles = tuple(_season_angles(problem.target, params, scaler is None and not names))
     return InputDesign(scaler, names, angles, index.clock if angles else None)
 
 
-def _tested(panel: Panel, design: InputDesign, params: Parameters) -> np.ndarray | None:
-    """Waves that decide whether a variable has a fixed pattern; None: it is not asked."""
+def _season_angles(panel: Panel, params: Parameters, alone: bool) -> list[float]:
+    """Seasonal waves; "auto" takes those of often seen periods only where it can test them."""
+    periods = given_periods(panel, params)
+    if params["seasonal_effect"] != "auto":
+        return fixed_angles(periods, panel.n_steps)
+    return automatic_angles(periods, panel.n_steps, often=alone)
+
+
+def _seldom(panel: Panel, design: InputDesign, params: Parameters) -> np.ndarray | None:
+    """Which inputs are waves of seldom seen periods; None: no pattern is tested."""
     waves_alone = design.angles and design.n_inputs == 2 * len(design.angles)
     if params["seasonal_effect"] != "auto" or not waves_alone:
         return None
     periods = given_periods(panel, params)
-    seldom = seldom_seen(list(design.angles), periods, panel.n_steps, _FEW_CYCLES)
-    return np.tile(seldom, 2) if seldom.any() else None
+    return np.tile(seldom_seen(list(design.angles), periods, panel.n_steps), 2)
 
 
 def _kept(problem: Problem, sizes: Sizes) -> Problem:
