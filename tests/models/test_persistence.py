@@ -25,18 +25,26 @@ def test_follows_a_test_of_students(seed):
     windows = rng.integers(0, 5, size=8) * 10.0
     last, errors = rng.uniform(0.5, 2.0, size=(2, 8))
     errors = errors * rng.uniform(0.1, 1.0)
-    gain = np.where(windows > 0, last - errors, 0.0)
-    wanted = statistic(gain, windows) > stats.t.ppf(0.975, (windows > 0).sum() - 1)
+    gain = np.where(windows > 0, 1.0 - errors / last, 0.0)
+    wanted = statistic(gain, windows) > stats.t.ppf(0.95, (windows > 0).sum() - 1)
     assert beats_last_value(*map(torch.tensor, (errors, last, windows))) == wanted
 
 
 def test_a_mean_of_equal_blocks_is_the_usual_one_sample_test():
     rng = np.random.default_rng(1)
     for shift in np.linspace(0.0, 1.0, 21):
-        gain = shift + rng.normal(size=6)
-        wanted = stats.ttest_1samp(gain, 0.0, alternative="greater").pvalue < 0.025
+        gain = 0.2 * (shift + rng.normal(size=6))
+        wanted = stats.ttest_1samp(gain, 0.0, alternative="greater").pvalue < 0.05
         last = torch.full((6,), 5.0, dtype=torch.float64)
-        assert beats_last_value(last - torch.tensor(gain), last, torch.ones(6).double()) == wanted
+        errors = last * (1.0 - torch.tensor(gain))
+        assert beats_last_value(errors, last, torch.ones(6).double()) == wanted
+
+
+def test_one_restless_block_does_not_decide():
+    """Gains of half of the errors in each block, one of them ten times as large as the others."""
+    last = torch.tensor([1.0, 1.1, 0.9, 1.0, 1.2, 1.0, 1.0, 10.0])
+    share = torch.tensor([0.5, 0.6, 0.5, 0.4, 0.5, 0.6, 0.5, 0.5])
+    assert beats_last_value(share * last, last, torch.ones(8))
 
 
 def test_without_two_blocks_nothing_is_clear():

@@ -6,22 +6,23 @@ them. A fit is therefore kept only if its gain over the last value stands out fr
 between blocks: with errors e_j and e0_j of a block j, both from the other blocks, of n_j windows,
 
 .. math::
-    g_j = e^0_j - e_j, \quad p_j = \frac{n_j}{\sum_i n_i}, \quad \bar g = \sum_j p_j g_j, \quad
-    s^2 = \frac{J}{J - 1} \sum_j p_j^2 (g_j - \bar g)^2,
+    g_j = 1 - e_j / e^0_j, \quad p_j = \frac{n_j}{\sum_i n_i}, \quad
+    \bar g = \sum_j p_j g_j, \quad s^2 = \frac{J}{J - 1} \sum_j p_j^2 (g_j - \bar g)^2,
 
-it is if :math:`\bar g / s` is above the 97.5 % point of Student's t with J - 1 degrees of freedom
+it is if :math:`\bar g / s` is above the 95 % point of Student's t with J - 1 degrees of freedom
 (in the spirit of the standard error rule of Breiman et al. 1984, section 3.4.3, but stricter:
-blocks are not independent).
+blocks are not independent). Gains are relative, so that one restless block decides nothing.
 """
 
 from __future__ import annotations
 
+import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
 __all__ = ["beats_last_value"]
 
-_SURE = 0.975
+_SURE = 0.95
 
 
 def beats_last_value(errors: Tensor, last: Tensor, windows: Tensor) -> bool:
@@ -41,7 +42,6 @@ def beats_last_value(errors: Tensor, last: Tensor, windows: Tensor) -> bool:
 
     Examples
     --------
-    >>> import torch
     >>> last, windows = torch.tensor([1.0, 1.2, 0.9, 1.1]), torch.ones(4)
     >>> beats_last_value(0.8 * last, last, windows)
     True
@@ -53,7 +53,7 @@ def beats_last_value(errors: Tensor, last: Tensor, windows: Tensor) -> bool:
     if blocks < 2:
         return False
     share = windows[used] / windows[used].sum()
-    gain = (last - errors)[used]
+    gain = 1.0 - errors[used] / last[used].clamp_min(torch.finfo(last.dtype).tiny)
     mean = (share * gain).sum()
     variance = blocks / (blocks - 1) * (share * (gain - mean)).square().sum()
     return bool(mean > float(stdtrit(blocks - 1, _SURE)) * variance.sqrt())
