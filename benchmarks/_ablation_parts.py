@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -115,7 +114,17 @@ def without_bridges() -> AbstractContextManager[Any]:
     return stack
 
 
-_PARTS = (
+def without_half_patterns() -> AbstractContextManager[Any]:
+    """Leave seasons that the data hold often to the states alone."""
+    return patch("tsvae.estimation.starting._OFTEN_SHARE", 0.0)
+
+
+def without_persistence() -> AbstractContextManager[Any]:
+    """Keep the fit of the least cross-validated error, whatever its gain."""
+    return patch("tsvae.models.response_fit.beats_last_value", lambda *_: True)
+
+
+PARTS = (
     Part("nothing: the defaults", {}, gaps=True),
     Part("fit to moments; roles, 10 epochs instead", {"start": "roles"}),
     Part("fit to moments; roles, no training", {"start": "roles", "max_epochs": 0}),
@@ -123,10 +132,12 @@ _PARTS = (
     Part("seasonal states", {"seasonal_periods": None, "seasonal_effect": False}),
     Part("fixed seasonal pattern", {"seasonal_effect": False}),
     Part("test of the pattern: always fixed", {"seasonal_effect": True}),
+    Part("half of a pattern seen often: none", {}, change=without_half_patterns),
     Part("level of each window", {"window_level": False}),
     Part("width: 16 groups, not 64", {"latent_dim": 32}),
     Part("independent channels: joint", {"channels": "joint", "latent_dim": 32}),
     Part("no calibration: calibrate=True", {"calibrate": True}),
+    Part("last value where no fit is clearly better", {}, change=without_persistence),
     Part("coupling of states", {}, change=without_coupling),
     Part("own coupling for each variable: one", {}, change=with_one_coupling),
     Part("filled histories; lines alone", {}, change=without_filling, gaps=True),
@@ -134,12 +145,4 @@ _PARTS = (
     Part("no calendar covariates: calendar=True", {"calendar": True}),
     Part("one seed: mean of 3", {}, seeds=(0, 1, 2)),
     Part("q(theta): a point estimate", {"point_estimate": True}),
-    Part('q(theta): posterior="natural"', {"posterior": "natural"}),
-    Part('q(theta): posterior="point"', {"posterior": "point"}),
 )
-
-
-def known_parts() -> list[Part]:
-    """Those whose settings the forecaster has."""
-    known = set(inspect.signature(SVAEForecaster).parameters)
-    return [part for part in _PARTS if part.settings.keys() <= known]

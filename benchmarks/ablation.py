@@ -15,7 +15,7 @@ import sys
 from typing import Any, NamedTuple
 
 import numpy as np
-from _ablation_parts import Part, known_parts
+from _ablation_parts import PARTS, Part
 from _common import Split, add_report_options, new_parser, write_report
 from _defaults_data import read_series
 from _defaults_methods import run_ours
@@ -118,15 +118,14 @@ def table(scores: list[Found], *, markdown: bool) -> str:
 
 def main() -> None:
     parser = new_parser(__doc__)
-    parts = known_parts()
     parser.add_argument(
         "--parts",
         nargs="+",
         type=int,
-        choices=range(len(parts)),
+        choices=range(len(PARTS)),
         metavar="N",
         help="numbers of the rows (default: all): "
-        + "; ".join(f"{n} {part.name}".replace("%", "%%") for n, part in enumerate(parts)),
+        + "; ".join(f"{n} {part.name}".replace("%", "%%") for n, part in enumerate(PARTS)),
     )
     everything = [*LONG, *SMALL]
     parser.add_argument(
@@ -139,8 +138,8 @@ def main() -> None:
     )
     add_report_options(parser)
     options = parser.parse_args()
-    numbers = range(len(parts)) if options.parts is None else options.parts
-    scores = [measure(parts[n], options.data) for n in numbers]
+    numbers = range(len(PARTS)) if options.parts is None else options.parts
+    scores = [measure(PARTS[n], options.data) for n in numbers]
     print(table(scores, markdown=False))
     if options.no_write or set(options.data) != set(everything):
         return

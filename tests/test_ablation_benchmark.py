@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -32,7 +33,7 @@ def parts():
 
 
 def named(parts, name):
-    return next(part for part in parts.parts.known_parts() if part.name == name)
+    return next(part for part in parts.parts.PARTS if part.name == name)
 
 
 def make_rows(missing=0.0):
@@ -73,6 +74,27 @@ def test_variables_share_a_coupling_inside_the_context_alone(parts):
         found = fit(parts, named(parts, name), make_rows(), context_length=12, horizon=4)
         first, second = found.model_.coupling.matrix
         assert bool((first == second).all()) == alike
+
+
+def test_fits_without_clear_gain_are_kept_inside_the_context_alone(parts):
+    walk = np.random.default_rng(1).normal(size=(150, 2)).cumsum(0)
+    kept = fit(parts, named(parts, "nothing: the defaults"), walk)
+    loose = fit(parts, named(parts, "last value where no fit is clearly better"), walk)
+    last = np.repeat(walk[-1:], 6, axis=0)
+    np.testing.assert_allclose(kept.predict(), last, atol=0.1)
+    assert np.abs(loose.predict() - last).max() > 1.0
+
+
+def test_patterns_seen_often_are_left_to_states_inside_the_context_alone(parts):
+    stamps = pd.date_range("2024-01-01", periods=500, freq="D", name="time")
+    weeks = np.sin(2 * np.pi * np.arange(500) / 7)[:, None]
+    rows = pd.DataFrame(weeks + 0.1 * np.random.default_rng(0).normal(size=(500, 1)), stamps)
+    for name, off in (
+        ("half of a pattern seen often: none", True),
+        ("nothing: the defaults", False),
+    ):
+        model = fit(parts, named(parts, name), rows).model_
+        assert bool((model.covariate_matrix == 0).all()) == off
 
 
 def test_gaps_are_not_filled_inside_the_context_alone(parts, default):
@@ -117,9 +139,9 @@ def test_forecasts_of_seeds_are_averaged(parts, default):
 
 
 def test_parts_are_those_the_forecaster_has(parts):
-    names = [part.name for part in parts.parts.known_parts()]
+    names = [part.name for part in parts.parts.PARTS]
     assert len(names) == len(set(names))
-    for part in parts.parts.known_parts():
+    for part in parts.parts.PARTS:
         parts.parts.SVAEForecaster(**part.settings)
 
 
