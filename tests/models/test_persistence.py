@@ -26,7 +26,7 @@ def test_follows_a_test_of_students(seed):
     last, errors = rng.uniform(0.5, 2.0, size=(2, 8))
     errors = errors * rng.uniform(0.1, 1.0)
     gain = np.where(windows > 0, 1.0 - errors / last, 0.0)
-    wanted = statistic(gain, windows) > stats.t.ppf(0.95, (windows > 0).sum() - 1)
+    wanted = statistic(gain, windows) > stats.t.ppf(0.99, (windows > 0).sum() - 1)
     assert beats_last_value(*map(torch.tensor, (errors, last, windows))) == wanted
 
 
@@ -34,7 +34,7 @@ def test_a_mean_of_equal_blocks_is_the_usual_one_sample_test():
     rng = np.random.default_rng(1)
     for shift in np.linspace(0.0, 1.0, 21):
         gain = 0.2 * (shift + rng.normal(size=6))
-        wanted = stats.ttest_1samp(gain, 0.0, alternative="greater").pvalue < 0.05
+        wanted = stats.ttest_1samp(gain, 0.0, alternative="greater").pvalue < 0.01
         last = torch.full((6,), 5.0, dtype=torch.float64)
         errors = last * (1.0 - torch.tensor(gain))
         assert beats_last_value(errors, last, torch.ones(6).double()) == wanted

@@ -9,7 +9,7 @@ between blocks: with errors e_j and e0_j of a block j, both from the other block
     g_j = 1 - e_j / e^0_j, \quad p_j = \frac{n_j}{\sum_i n_i}, \quad
     \bar g = \sum_j p_j g_j, \quad s^2 = \frac{J}{J - 1} \sum_j p_j^2 (g_j - \bar g)^2,
 
-it is if :math:`\bar g / s` is above the 95 % point of Student's t with J - 1 degrees of freedom
+it is if :math:`\bar g / s` is above the 99 % point of Student's t with J - 1 degrees of freedom
 (in the spirit of the standard error rule of Breiman et al. 1984, section 3.4.3, but stricter:
 blocks are not independent). Gains are relative, so that one restless block decides nothing.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 
 __all__ = ["beats_last_value"]
 
-_SURE = 0.95
+_SURE = 0.99
 
 
 def beats_last_value(errors: Tensor, last: Tensor, windows: Tensor) -> bool:

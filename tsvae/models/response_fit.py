@@ -19,8 +19,8 @@ so an epoch over all data costs one product of size L x L x 2G. The amplitudes c
 squares at every step (variable projection, Golub & Pereyra 1973), angles and radii by gradient
 descent. An anchor group holds the last value. A penalty shrinks all other amplitudes, so that
 forecasts tend to a free share of the last value, or to all of it: persistence. Which, and how much,
-is chosen by cross-validation over blocks of time. A fit that does not clearly beat the last value
-there (:mod:`tsvae.models.persistence`) leaves it as the forecast.
+is chosen by cross-validation over blocks of time. Where neither clearly beats the last value there
+(:mod:`tsvae.models.persistence`), that is the forecast.
 """
 
 from __future__ import annotations
@@ -152,9 +152,10 @@ def fit_responses(
     ahead = torch.arange(moments.cross.shape[1])
     counts = torch.where(ahead < horizon, 1.0, _BEYOND).double()
     fits = [_fit(moments, roles, counts, persistent, n_steps, rate) for persistent in (False, True)]
-    first = fits[0].fitted.errors
-    best = min(fits, key=lambda fit: float(counts @ (fit.fitted.errors / first)))
-    return best.fitted if best.is_clear else best.last_value
+    clear = [fit.fitted for fit in fits if fit.is_clear]
+    if not clear:
+        return fits[-1].last_value
+    return min(clear, key=lambda fitted: float(counts @ (fitted.errors / clear[0].errors)))
 
 
 def _fit(
