@@ -53,6 +53,15 @@ def test_without_two_blocks_nothing_is_clear():
     assert not beats_last_value(errors[:1], last[:1], torch.ones(1))
 
 
-def test_the_same_errors_are_no_gain():
-    last = torch.tensor([1.0, 2.0, 3.0])
+@pytest.mark.parametrize("last", [[1.0, 2.0, 3.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+def test_the_same_errors_are_no_gain(last):
+    last = torch.tensor(last)
     assert not beats_last_value(last, last, torch.ones(3))
+
+
+def test_a_block_without_movement_takes_no_part():
+    """Also one whose errors, from pairs of entries, are below zero."""
+    last = torch.tensor([1.0, 1.1, 0.9, 1.0, 1.2, 1.0, 1.0, 0.0])
+    errors = torch.tensor([0.5, 0.6, 0.5, 0.4, 0.5, 0.6, 0.5, 0.0])
+    assert beats_last_value(errors, last, torch.ones(8))
+    assert beats_last_value(errors - 1e-3 * (last == 0), last - 1e-3 * (last == 0), torch.ones(8))

@@ -6,12 +6,13 @@ them. A fit is therefore kept only if its gain over the last value stands out fr
 between blocks: with errors e_j and e0_j of a block j, both from the other blocks, of n_j windows,
 
 .. math::
-    g_j = 1 - e_j / e^0_j, \quad p_j = \frac{n_j}{\sum_i n_i}, \quad
+    g_j = (e^0_j - e_j) / e^0_j, \quad p_j = \frac{n_j}{\sum_i n_i}, \quad
     \bar g = \sum_j p_j g_j, \quad s^2 = \frac{J}{J - 1} \sum_j p_j^2 (g_j - \bar g)^2,
 
 it is if :math:`\bar g / s` is above the 99 % point of Student's t with J - 1 degrees of freedom
 (in the spirit of the standard error rule of Breiman et al. 1984, section 3.4.3, but stricter:
-blocks are not independent). Gains are relative, so that one restless block decides nothing.
+blocks are not independent). Gains are relative, so that one restless block decides nothing; e0_j
+counts as a hundredth of its mean at least.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor
 __all__ = ["beats_last_value"]
 
 _SURE = 0.99
+_LEAST_SHARE = 1e-2  # of the mean error: blocks without movement, or with errors from pairs
 
 
 def beats_last_value(errors: Tensor, last: Tensor, windows: Tensor) -> bool:
@@ -53,7 +55,8 @@ def beats_last_value(errors: Tensor, last: Tensor, windows: Tensor) -> bool:
     if blocks < 2:
         return False
     share = windows[used] / windows[used].sum()
-    gain = 1.0 - errors[used] / last[used].clamp_min(torch.finfo(last.dtype).tiny)
+    least = (_LEAST_SHARE * last[used].mean()).clamp_min(torch.finfo(last.dtype).tiny)
+    gain = (last - errors)[used] / last[used].clamp_min(least)
     mean = (share * gain).sum()
     variance = blocks / (blocks - 1) * (share * (gain - mean)).square().sum()
     return bool(mean > float(stdtrit(blocks - 1, _SURE)) * variance.sqrt())
