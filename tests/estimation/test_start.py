@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tsvae import SVAEForecaster
+from tsvae.estimation import structured
 from tsvae.estimation.building import Sizes, measure_spread, resolve_sizes, ridge
 from tsvae.estimation.seasons import automatic_angles, fixed_angles, seldom_seen
 from tsvae.estimation.starting import input_effects
 from tsvae.models.start import seasonal_angles
+from tsvae.panel import read_panel
 
 
 def all_seen(values):
@@ -196,12 +199,23 @@ def test_waves_of_seldom_seen_periods_come_first(n_steps):
     assert angles[: len(few)] == few == fixed_angles(periods, n_steps, 60.0)
     added = angles[len(few) :]
     assert not seldom_seen(added, periods, n_steps).any()
-    assert len(angles) <= 72
+    assert len(added) <= 12
     for i, one in enumerate(angles):
         assert all(abs(one - other) > 2 * np.pi / n_steps for other in angles[:i])
     assert bool(added) == (n_steps > 24 * 60)  # whether the data hold more than sixty days
     if n_steps == 8640:  # with the shortest waves of a day, which 60 of a week leave out
         np.testing.assert_allclose(added, [2 * np.pi * n / 24 for n in (9, 10, 11, 12)])
+
+
+def test_large_panels_have_no_pattern_of_seasons_seen_often(monkeypatch):
+    stamps = pd.date_range("2024-01-01", periods=24 * 80, freq="h")
+    panel = read_panel(pd.DataFrame({"a": np.zeros(len(stamps))}, stamps))
+    params = {"seasonal_periods": "auto", "seasonal_effect": "auto"}
+    few = automatic_angles([24.0, 168.0], len(stamps), often=False)
+    assert len(structured._season_angles(panel, params, True)) > len(few) > 0
+    assert structured._season_angles(panel, params, False) == few
+    monkeypatch.setattr(structured, "_MOST_ROWS", len(stamps) - 1)
+    assert structured._season_angles(panel, params, True) == few
 
 
 def test_a_pattern_seen_often_is_taken_off_by_half():

@@ -59,7 +59,7 @@ def automatic_angles(periods: list[float], n_steps: int, *, often: bool = True) 
     Returns
     -------
     list of float
-        Radians per step; of the second kind at least 12, if there are as many, and 60 in all.
+        Radians per step; at most 60 of the first kind and 12 of the second.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def automatic_angles(periods: list[float], n_steps: int, *, often: bool = True) 
     [2.8, 2.8, 2.7, 2.4]
     """
     kept = fixed_angles(periods, n_steps, _FEW_CYCLES)
-    most = max(_MOST_WAVES, len(kept) + _FEW_WAVES)
+    most = len(kept) + _FEW_WAVES
     held_often = [period for period in periods if often and n_steps / period > _FEW_CYCLES]
     for angle in fixed_angles(held_often, n_steps):
         if len(kept) < most and _is_apart(angle, kept, n_steps):

@@ -41,6 +41,7 @@ from tsvae.training import BetaSchedule, Callback, TrainingLog
 
 __all__ = ["StructuredFit", "fit_structured"]
 
+_MOST_ROWS = 500_000  # of a panel whose often seen seasons are tested: inputs take memory
 _MOST_FILLED = 4_000_000  # entries of a panel whose gaps are filled for forecasts
 
 
@@ -313,7 +314,8 @@ def _season_angles(panel: Panel, params: Parameters, alone: bool) -> list[float]
     periods = given_periods(panel, params)
     if params["seasonal_effect"] != "auto":
         return fixed_angles(periods, panel.n_steps)
-    return automatic_angles(periods, panel.n_steps, often=alone)
+    few_rows = panel.n_series * panel.n_steps <= _MOST_ROWS
+    return automatic_angles(periods, panel.n_steps, often=alone and few_rows)
 
 
 def _seldom(panel: Panel, design: InputDesign, params: Parameters) -> np.ndarray | None:
