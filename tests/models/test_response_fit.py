@@ -148,6 +148,14 @@ def test_a_random_walk_is_forecast_by_its_last_value(seed):
     torch.testing.assert_close(fitted.errors, naive, rtol=0.05, atol=0.0)
 
 
+def test_a_fit_is_kept_where_the_last_value_is_not_wanted():
+    series = np.random.default_rng(0).normal(size=600).cumsum()
+    moments = moments_of(series, 40, 8, 8)
+    fitted = fit_responses(moments, roles_of(12), 8, n_steps=5, may_persist=False)
+    assert math.isfinite(fitted.objective.penalty.size)
+    assert fitted.amplitude[1:].any()
+
+
 def test_a_wave_with_a_trend_is_forecast_closely():
     time = np.arange(400)
     series = np.sin(2 * math.pi * time / 12) + 0.02 * time

@@ -7,13 +7,14 @@ from numpy.typing import NDArray
 
 from tsvae.models.start import seasonal_angles
 
-__all__ = ["automatic_angles", "fixed_angles", "has_effect", "seldom_seen"]
+__all__ = ["automatic_angles", "fixed_angles", "has_effect", "has_seasons", "seldom_seen"]
 
 Array = NDArray[np.float64]
 
 _MOST_WAVES = 60
 _FEW_WAVES = 12  # that short data may have, too
 _ROWS_PER_WAVE = 20
+_MOST_ENTRIES = 4_000_000  # whose steps are tested for seasons
 _SAME = 0.02  # of a turn per period: a harmonic of it
 _FEW_CYCLES = 60.0  # of a season: too few for states to learn it
 
@@ -147,3 +148,33 @@ def has_effect(values: Array, mask: NDArray[np.bool_], inputs: Array) -> NDArray
         gain = np.log(np.square(target).sum() / max(left, np.finfo(float).tiny))
         found[f] = len(target) * gain > rank * np.log(len(target))
     return found
+
+
+def has_seasons(values: Array, mask: NDArray[np.bool_], periods: list[float]) -> bool:
+    """Whether the steps of any variable follow waves of the periods, see :func:`has_effect`.
+
+    Parameters
+    ----------
+    values, mask : ndarray (B, T, F)
+        Rows of all series on one clock.
+    periods : list of float
+
+    Returns
+    -------
+    bool
+        False for panels of more than 4 million entries, which are not asked.
+
+    Examples
+    --------
+    >>> t = np.arange(60.0)[None, :, None]
+    >>> wave, walk = np.sin(t), np.random.default_rng(0).normal(size=t.shape).cumsum(1)
+    >>> [has_seasons(x, np.ones_like(x, bool), [2 * np.pi]) for x in (wave, walk)]
+    [True, False]
+    """
+    n_series, n_steps = values.shape[:2]
+    angles = fixed_angles(periods, n_steps)[:_FEW_WAVES]
+    if not angles or values.size > _MOST_ENTRIES:
+        return False
+    phase = np.arange(n_steps)[:, None] * np.asarray(angles)
+    waves = np.concatenate([np.sin(phase), np.cos(phase)], axis=1)
+    return bool(has_effect(values, mask, np.broadcast_to(waves, (n_series, *waves.shape))).any())

@@ -26,7 +26,7 @@ from tsvae.estimation.building import (
 from tsvae.estimation.fit_windows import FitWindows
 from tsvae.estimation.history_filling import Shown
 from tsvae.estimation.moments import has_many_windows, variable_weights, window_moments
-from tsvae.estimation.seasons import has_effect
+from tsvae.estimation.seasons import has_effect, has_seasons
 from tsvae.estimation.settings import Parameters, is_real, starts_fitted
 from tsvae.estimation.state_windows import measure_errors, state_moments, state_windows
 from tsvae.lds import LDSParameters
@@ -213,7 +213,12 @@ def fit_start(
     weight = variable_weights(lengths, spread.noise, sizes, horizon)
     bridged = follow_lines(data.values, mask, spread)
     windows = FitWindows(data.shown, mask, lengths, sizes, horizon, bridged)
-    fitted = fit_responses(window_moments(windows, weight), with_slopes(roles), sizes.horizon)
+    fitted = fit_responses(
+        window_moments(windows, weight),
+        with_slopes(roles),
+        sizes.horizon,
+        may_persist=not has_seasons(data.values, mask, list(periods)),
+    )
     waves = waves_of(fitted.angles, fitted.radius, fitted.gain, windows.n_past, horizon)
     seen = state_windows(windows, waves.past)
     if windows.n_features > 1 and has_many_windows(lengths, sizes, horizon):

@@ -124,6 +124,7 @@ def fit_responses(
     *,
     n_steps: int = 60,
     rate: float = 0.1,
+    may_persist: bool = True,
 ) -> FittedResponses:
     """Fit angles, radii, gains and amplitudes to the moments of windows.
 
@@ -138,6 +139,8 @@ def fit_responses(
         Gradient steps.
     rate : float, default=0.1
         Peak rate of Adam on the logarithms of the rates of decay.
+    may_persist : bool, default=True
+        Take the last value where no fit is clearly better.
 
     Returns
     -------
@@ -152,7 +155,7 @@ def fit_responses(
     ahead = torch.arange(moments.cross.shape[1])
     counts = torch.where(ahead < horizon, 1.0, _BEYOND).double()
     fits = [_fit(moments, roles, counts, persistent, n_steps, rate) for persistent in (False, True)]
-    clear = [fit.fitted for fit in fits if fit.is_clear]
+    clear = [fit.fitted for fit in fits if fit.is_clear or not may_persist]
     if not clear:
         return fits[-1].last_value
     return min(clear, key=lambda fitted: float(counts @ (fitted.errors / clear[0].errors)))
