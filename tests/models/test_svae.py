@@ -14,7 +14,6 @@ from tsvae.models import SVAE
 from tsvae.models.evidence import expected_log_prob
 from tsvae.models.future_masking import forecast_origins
 from tsvae.models.predictive import forecast, smooth_latents, smooth_values
-from tsvae.models.views import window_level
 from tsvae.nn import get_likelihood
 from tsvae.training import BetaSchedule
 from tsvae.training.optim import NaturalDescent
@@ -348,22 +347,6 @@ def test_level_of_a_window_does_not_matter(channelwise):
     assert (after.mean - before.mean - shift).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("channelwise", [False, True])
-@torch.no_grad()
-def test_share_of_a_level_is_taken_off_and_put_back(channelwise):
-    """As if data came with the rest of their levels alone, to a model that takes whole ones off."""
-    model, batch = make_model(level_entries=2, channelwise=channelwise), make_batch()
-    plain = make_model(channelwise=channelwise)
-    plain.load_state_dict(model.state_dict())
-    model.level_share.copy_(torch.tensor([1.0, 0.25, 0.5]))
-    level = model.level_share * window_level(batch["x"], batch["visible"], 2)
-    less = torch.where(batch["visible"], batch["x"] - level, 0.0)
-    got = forecast(model, batch["x"], batch["visible"], 4)
-    want = forecast(plain, less, batch["visible"], 4)
-    torch.testing.assert_close(got.mean, want.mean + level)
-    torch.testing.assert_close(got.scale, want.scale)
-
-
 @torch.no_grad()
 def test_scale_of_a_variable_does_not_matter():
     model, batch = make_model(channelwise=True, learn_scale=True), make_batch()
@@ -401,7 +384,7 @@ def test_covariate_effect_is_taken_off_and_put_back():
 def test_channelwise_is_one_model_per_variable(posterior):
     whole, batch = make_model(posterior, channelwise=True, elbo_share=1.0), make_batch()
     one = make_model(posterior, n_features=1, channelwise=True)
-    state = {k: v for k, v in whole.state_dict().items() if k not in ("log_scale", "level_share")}
+    state = {k: v for k, v in whole.state_dict().items() if k != "log_scale"}
     one.load_state_dict(state, strict=False)
     found = whole.eval().training_step(batch, 0).diagnostics
     one.eval()

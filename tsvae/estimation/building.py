@@ -266,8 +266,6 @@ class Start(NamedTuple):
         Of the states at the origin of a forecast; None: the model has none.
     bridged : bool ndarray (F,) or None
         Variables whose short gaps are bridged.
-    level_share : ndarray (F,) or None
-        Share of a window's level that is taken off; None: all of it.
     """
 
     dynamics: LDSParameters | None
@@ -277,7 +275,6 @@ class Start(NamedTuple):
     strength: float = STRENGTH
     coupling: Tensor | None = None
     bridged: NDArray[np.bool_] | None = None
-    level_share: Array | None = None
 
 
 def start_model(

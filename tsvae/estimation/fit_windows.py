@@ -25,7 +25,7 @@ _AT_ONCE = 4096
 
 
 class Windows(NamedTuple):
-    """Windows of single variables: share of the level off, 0 where not observed.
+    """Windows of single variables: level off, 0 where not observed.
 
     N = origins x F, the variables of an origin side by side.
     """
@@ -36,7 +36,6 @@ class Windows(NamedTuple):
     future_mask: Tensor
     last: Tensor  # (N, 1), last value seen
     variable: Tensor  # (N,) long
-    level: Tensor  # (N, 1), the whole of it
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,6 @@ class FitWindows:
         H, steps ahead.
     bridged : bool ndarray (F,)
         Variables whose short gaps are bridged.
-    level_share : ndarray (F,), optional
-        Share of a history's level that is taken off; all of it by default.
     """
 
     shown: Shown
@@ -68,7 +65,6 @@ class FitWindows:
     sizes: Sizes
     horizon: int
     bridged: Mask
-    level_share: NDArray[np.float64] | None = None
 
     @property
     def n_past(self) -> int:
@@ -121,25 +117,19 @@ class FitWindows:
         seen = torch.as_tensor(known & inside).transpose(1, 2).flatten(0, 1)
         variable = torch.arange(n_features).repeat(len(origins))
         some = torch.as_tensor(self.bridged)[variable]
-        filled = bridge_gaps(x[some, :length, None], seen[some, :length, None])
-        x[some, :length], seen[some, :length] = filled.x.squeeze(-1), filled.known.squeeze(-1)
+        past = bridge_gaps(x[some, :length, None], seen[some, :length, None])
+        x[some, :length], seen[some, :length] = past.x.squeeze(-1), past.known.squeeze(-1)
         past_mask = seen[:, :length].float()
-        level = _level(x[:, :length], past_mask, self.sizes.level_entries)
-        x = torch.where(seen, x - self._share(variable) * level, 0.0)
+        if self.sizes.level_entries:
+            x = x - _level(x[:, :length], past_mask, self.sizes.level_entries)
+        x = torch.where(seen, x, 0.0)
         any_past = past_mask.any(1, keepdim=True)  # a future without any history teaches nothing
         future_mask = (seen[:, length:] & any_past).float()
         before = torch.as_tensor(origins[:, None] < length - np.arange(length))
         past_mask = torch.maximum(past_mask, before.repeat_interleave(n_features, 0).float())
         latest = (past_mask * torch.arange(1, length + 1)).argmax(1, keepdim=True)
         last = x[:, :length].gather(1, latest)
-        past, future = x[:, :length], x[:, length:]
-        return Windows(past, past_mask, future, future_mask, last, variable, level)
-
-    def _share(self, variable: Tensor) -> Tensor | float:
-        """Share of the level that is taken off, ``(N, 1)``."""
-        if self.level_share is None:
-            return 1.0
-        return torch.as_tensor(self.level_share, dtype=torch.float32)[variable, None]
+        return Windows(x[:, :length], past_mask, x[:, length:], future_mask, last, variable)
 
 
 def history_rows(sizes: Sizes) -> int:
@@ -148,7 +138,7 @@ def history_rows(sizes: Sizes) -> int:
 
 
 def _level(past: Tensor, mask: Tensor, entries: int) -> Tensor:
-    """Mean of the first entries of each history ``(N, 1)``, 0 for no entries."""
+    """Mean of the first entries of each history ``(N, 1)``."""
     first = mask * (mask.cumsum(1) <= entries)
     return (past * first).sum(1, keepdim=True) / first.sum(1, keepdim=True).clamp_min(1.0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,6 @@ from tsvae.estimation.building import (
 )
 from tsvae.estimation.fit_windows import FitWindows
 from tsvae.estimation.history_filling import Shown
-from tsvae.estimation.level_share import level_shares
 from tsvae.estimation.moments import has_many_windows, variable_weights, window_moments
 from tsvae.estimation.seasons import has_effect, has_seasons
 from tsvae.estimation.settings import Parameters, is_real, starts_fitted
@@ -151,8 +150,6 @@ def build_at_start(
         if start.coupling is not None and model.coupling is not None:
             model.coupling.matrix.copy_(start.coupling)
             model.coupling.bridged.copy_(torch.as_tensor(start.bridged))
-        if start.level_share is not None:
-            model.level_share.copy_(torch.as_tensor(start.level_share))
     return model
 
 
@@ -216,7 +213,6 @@ def fit_start(
     weight = variable_weights(lengths, spread.noise, sizes, horizon)
     bridged = follow_lines(data.values, mask, spread)
     windows = FitWindows(data.shown, mask, lengths, sizes, horizon, bridged)
-    windows = replace(windows, level_share=level_shares(windows))
     fitted = fit_responses(
         window_moments(windows, weight),
         with_slopes(roles),
@@ -241,7 +237,6 @@ def fit_start(
         max(float(mask.sum()), STRENGTH),
         start.coupling,
         bridged,
-        windows.level_share,
     )
 
 

@@ -79,8 +79,7 @@ class SVAE(nn.Module):
     scale_start : float, default=0.4
         Observation noise at the start, in standardised units.
     level_entries : int, default=0
-        Entries that define the level of a window; see :func:`window_level`. The buffer
-        ``level_share`` (F,) tells how much of it is taken off; 1 at the start.
+        Entries that define the level of a window; see :func:`window_level`.
     learn_scale : bool, default=False
         Learn one data scale per variable (channel-wise models).
     own_smoothing : bool, default=False
@@ -201,8 +200,6 @@ class SVAE(nn.Module):
             )
             self.covariate_matrix = nn.Parameter(torch.zeros(n_features, n_inputs))
         self.log_scale = nn.Parameter(torch.zeros(n_features), requires_grad=learn_scale)
-        self.level_share: Tensor
-        self.register_buffer("level_share", torch.ones(n_features))
         self.smoothing: SmoothingReadout | None = None
         if own_smoothing:
             self.smoothing = SmoothingReadout(latent_dim, width)
@@ -218,8 +215,6 @@ class SVAE(nn.Module):
         """Level and scale of a batch, from what is visible."""
         rest = x if isinstance(effect, float) else x - effect
         level = window_level(rest, visible, self.level_entries)
-        if self.level_entries:
-            level = self.level_share * level
         return Frame(level, self.log_scale.exp())
 
     def effect(self, inputs: Tensor | Effect | None) -> Tensor | float:

@@ -51,8 +51,6 @@ class Effect(NamedTuple):
 class Frame(NamedTuple):
     """What was taken off a window, to be put back: ``x = effect + level + scale * residual``.
 
-    ``level`` is the share of the window's level that the model takes off.
-
     Attributes
     ----------
     level : Tensor (B, 1, F)
