@@ -1,7 +1,9 @@
 """Times training steps of the public JAX implementation; run by `jax_step.py` in its own Python.
 
 Reads `B T F D steps` from standard input, one line for each turn, and answers with milliseconds a
-step; the first turn of a shape compiles and answers with that time as well.
+step; the first turn of a shape compiles and answers with that time as well. With the argument
+`sequential`, message passing is that implementation's own scan over the steps of a series, which
+its models do not use, instead of its associative scan.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import optax
 jax.config.update("jax_enable_x64", True)
 
 # Modules of the checkout, whose folder `svae` is on the path.
+from inference import MP_Inference  # noqa: E402
 from models.SVAE_LDS import SVAE_LDS  # noqa: E402
 from networks.decoders import SigmaDecoder  # noqa: E402
 from networks.dense import DenseNet  # noqa: E402
@@ -64,6 +67,8 @@ class Stepper:
 
 
 def main() -> None:
+    if sys.argv[1:] == ["sequential"]:  # same arguments, same results
+        MP_Inference.lds_inference = MP_Inference.lds_inference_sequential
     steppers: dict[tuple[int, ...], Stepper] = {}
     for line in sys.stdin:
         *shape, steps = map(int, line.split())
