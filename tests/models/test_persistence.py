@@ -26,18 +26,37 @@ def test_follows_a_test_of_students(seed):
     last, errors = rng.uniform(0.5, 2.0, size=(2, 8))
     errors = errors * rng.uniform(0.1, 1.0)
     gain = np.where(windows > 0, 1.0 - errors / last, 0.0)
-    wanted = statistic(gain, windows) > stats.t.ppf(0.99, (windows > 0).sum() - 1)
+    sure = 0.95 if (windows @ errors) / (windows @ last) < 0.8 else 0.99
+    wanted = statistic(gain, windows) > stats.t.ppf(sure, (windows > 0).sum() - 1)
     assert beats_last_value(*map(torch.tensor, (errors, last, windows))) == wanted
 
 
 def test_a_mean_of_equal_blocks_is_the_usual_one_sample_test():
     rng = np.random.default_rng(1)
     for shift in np.linspace(0.0, 1.0, 21):
-        gain = 0.2 * (shift + rng.normal(size=6))
+        gain = 0.08 * (shift + rng.normal(size=6))
         wanted = stats.ttest_1samp(gain, 0.0, alternative="greater").pvalue < 0.01
         last = torch.full((6,), 5.0, dtype=torch.float64)
         errors = last * (1.0 - torch.tensor(gain))
         assert beats_last_value(errors, last, torch.ones(6).double()) == wanted
+
+
+@pytest.mark.parametrize(("share", "wanted"), [(0.75, True), (0.85, False)])
+def test_a_fifth_of_the_errors_is_much(share, wanted):
+    """The same statistic, between the 95 % and the 99 % point, for large gains and smaller ones."""
+    signs = torch.tensor([1.0, -1.0] * 4).double()
+    errors = share + 1.1 * (1.0 - share) * signs
+    last = torch.ones(8).double()
+    t = statistic((1.0 - errors).tolist(), [1.0] * 8)
+    assert stats.t.ppf(0.95, 7) < t < stats.t.ppf(0.99, 7)
+    assert beats_last_value(errors, last, torch.ones(8).double()) == wanted
+
+
+def test_one_block_of_large_errors_is_not_enough():
+    """Nearly all errors gone, but in one block of eight."""
+    last = torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 50.0]).double()
+    errors = torch.tensor([1.1, 0.9, 1.0, 1.1, 0.9, 1.0, 1.0, 5.0]).double()
+    assert not beats_last_value(errors, last, torch.ones(8).double())
 
 
 def test_one_restless_block_does_not_decide():
