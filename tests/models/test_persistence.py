@@ -49,14 +49,14 @@ def test_a_fifth_of_the_errors_is_much(share, wanted):
     last = torch.ones(8).double()
     t = statistic((1.0 - errors).tolist(), [1.0] * 8)
     assert stats.t.ppf(0.95, 7) < t < stats.t.ppf(0.99, 7)
-    assert beats_last_value(errors, last, torch.ones(8).double()) == wanted
+    assert beats_last_value(errors, last, torch.ones(8)) == wanted
 
 
 def test_one_block_of_large_errors_is_not_enough():
     """Nearly all errors gone, but in one block of eight."""
     last = torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 50.0]).double()
     errors = torch.tensor([1.1, 0.9, 1.0, 1.1, 0.9, 1.0, 1.0, 5.0]).double()
-    assert not beats_last_value(errors, last, torch.ones(8).double())
+    assert not beats_last_value(errors, last, torch.ones(8))
 
 
 def test_one_restless_block_does_not_decide():

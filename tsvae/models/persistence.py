@@ -61,6 +61,6 @@ def beats_last_value(errors: Tensor, last: Tensor, windows: Tensor) -> bool:
     gain = (last - errors)[used] / last[used].clamp_min(least)
     mean = (share * gain).sum()
     variance = blocks / (blocks - 1) * (share * (gain - mean)).square().sum()
-    much = bool(share @ errors[used] < (1.0 - _MUCH) * (share @ last[used]))
+    much = bool((share * errors[used]).sum() < (1.0 - _MUCH) * (share * last[used]).sum())
     point = float(stdtrit(blocks - 1, _SURE_OF_MUCH if much else _SURE))
     return bool(mean > point * variance.sqrt())
