@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from tsvae import lds
 from tsvae.models import SVAE
 from tsvae.nn import masked_log_prob
+from tsvae.nn.masking import count_true
 from tsvae.training import Callback, LossResult, TrainingConfig, TrainingState, train
 
 Batch = dict[str, Tensor]
@@ -80,14 +81,17 @@ class PlainVAE(nn.Module):
     def training_step(self, batch: Batch, step: int) -> LossResult:
         generator = torch.Generator().manual_seed(self.seed + step)
         x, visible = batch["x"], batch["visible"]
-        linear, precision = self.encoder(x, visible[:1] if bool(visible.all()) else visible)
+        complete = bool(visible.view(torch.uint8).amin())
+        linear, precision = self.encoder(x, visible[:1] if complete else visible)
         variance = 1 / (1 + precision)
         mean = variance * linear
         noise = torch.randn(mean.shape, generator=generator)
         z = mean + variance.sqrt() * noise
-        log_prob = masked_log_prob(self.decoder.likelihood, x, self.decoder(z), visible)
+        counted = None if complete else visible
+        log_prob = masked_log_prob(self.decoder.likelihood, x, self.decoder(z), counted)
         kl = 0.5 * (mean.square() + (variance - 1 - variance.log())).sum()
-        return LossResult((kl - log_prob.sum()) / visible.sum(), {})
+        count = visible.numel() if complete else count_true(visible)
+        return LossResult((kl - log_prob.sum()) / count, {})
 
 
 class StepClock(Callback):

@@ -14,6 +14,8 @@ from torch import Tensor
 from tsvae.lds.natural import LOG_LIMIT, FactorSize
 
 Array = NDArray[Any]
+# Rows and columns up to which formulas for single entries are cheaper than LAPACK's calls.
+FEW = 3
 
 
 def to_host(tensor: Tensor) -> Array:
@@ -38,11 +40,14 @@ class Arrangement(NamedTuple):
         Unit lower-triangular factors of S and V, in xi followed by a zero and a one.
     belows : tuple of ndarray
         Flat positions in such a factor of the entries below the diagonal.
+    strict : tuple of ndarray (K, K), (L, L)
+        Ones below the diagonal.
     """
 
     logs: Array
     units: tuple[Array, Array]
     belows: tuple[Array, Array]
+    strict: tuple[Array, Array]
 
 
 @lru_cache(maxsize=64)
@@ -51,7 +56,7 @@ def arrangement(size: FactorSize) -> Arrangement:
     k, n = size
     scale, rows = k * n, k * n + k * (k + 1) // 2
     zero = size.n_free
-    units, belows = [], []
+    units, belows, strict = [], [], []
     for width, start in ((k, scale), (n, rows)):
         unit = np.full((width, width), zero)
         np.fill_diagonal(unit, zero + 1)
@@ -59,8 +64,9 @@ def arrangement(size: FactorSize) -> Arrangement:
         unit[row, column] = start + width + np.arange(len(row))
         units.append(unit)
         belows.append(row * width + column)
+        strict.append(np.tri(width, k=-1))
     logs = np.array([*range(scale, scale + k), *range(rows, rows + n), zero - 1])
-    return Arrangement(logs, (units[0], units[1]), (belows[0], belows[1]))
+    return Arrangement(logs, *((pair[0], pair[1]) for pair in (units, belows, strict)))
 
 
 class Root(NamedTuple):
@@ -84,26 +90,41 @@ def factor_of(xi: Array, size: FactorSize) -> Factor:
     """Read unconstrained factors ``(G, n)``."""
     k, n = size
     at = arrangement(size)
-    logs = xi[:, at.logs].clip(-LOG_LIMIT, LOG_LIMIT)
+    logs = np.minimum(np.maximum(xi[:, at.logs], -LOG_LIMIT), LOG_LIMIT)  # less than np.clip takes
     scales = np.exp(logs)
-    wide = np.concatenate((xi, np.zeros((len(xi), 1)), np.ones((len(xi), 1))), axis=1)
+    wide = np.zeros((len(xi), size.n_free + 2))
+    wide[:, :-2] = xi
+    wide[:, -1] = 1.0
     roots = []
     for unit, start, stop in ((at.units[0], 0, k), (at.units[1], k, k + n)):
         root = wide[:, unit] * scales[:, None, start:stop]
-        roots.append(Root(root, _inverse_of_lower(root), logs[:, start:stop]))
+        roots.append(Root(root, inverse_of_lower(root), logs[:, start:stop]))
     mean = xi[:, : k * n].reshape(-1, k, n)
     return Factor(mean, roots[0], roots[1], scales[:, -1] + (k - 1))
 
 
-def _inverse_of_lower(root: Array) -> Array:
-    eye = torch.eye(root.shape[-1], dtype=torch.float64)
-    found: Array = torch.linalg.solve_triangular(torch.from_numpy(root), eye, upper=False).numpy()
-    return found
+def inverse_of_lower(root: Array) -> Array:
+    """Invert lower-triangular matrices ``(..., n, n)``."""
+    size = root.shape[-1]
+    if size > FEW:
+        eye = torch.eye(size, dtype=torch.float64)
+        found = torch.linalg.solve_triangular(torch.from_numpy(root), eye, upper=False)
+        return to_host(found)
+    inverse = np.zeros_like(root)
+    for i in range(size):
+        pivot = 1.0 / root[..., i, i]
+        inverse[..., i, i] = pivot
+        for j in range(i):
+            inner = root[..., i, j] * inverse[..., j, j]
+            for between in range(j + 1, i):
+                inner += root[..., i, between] * inverse[..., between, j]
+            inverse[..., i, j] = -inner * pivot
+    return inverse
 
 
 def gram(left: Array) -> Array:
     """``left' left`` for every group."""
-    product: Array = left.transpose(0, 2, 1) @ left
+    product: Array = left.swapaxes(-1, -2) @ left
     return product
 
 

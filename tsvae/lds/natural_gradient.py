@@ -41,6 +41,7 @@ This is worked out on the host (module ``natural_factor``), whatever device the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -195,6 +196,46 @@ def _divergence(factor: Factor, phi: Phi, prior: PriorFactor) -> _Divergence:
     return _Divergence(float(value), pull, spread)
 
 
+class HostFactor:
+    """A factor on the host: phi, the KL to a prior, and the natural direction of both.
+
+    Parameters
+    ----------
+    xi : Tensor (G, n)
+        Unconstrained factor.
+    size : FactorSize
+    prior : PriorFactor or None
+        None: without the KL.
+
+    Attributes
+    ----------
+    expectations : tuple of ndarray
+        As in ``Expectations``.
+    kl : float
+        Summed over groups; 0.0 without a prior.
+    """
+
+    def __init__(self, xi: Tensor, size: FactorSize, prior: PriorFactor | None) -> None:
+        self.size, self.prior, self.like = size, prior, xi.detach()
+        self.factor = factor_of(to_host(xi), size)
+        self.phi = phi_of(self.factor)
+        self.expectations = self.phi.expectations
+        self.kl = 0.0
+        if prior is not None:
+            self.found = _divergence(self.factor, self.phi, prior)
+            self.kl = self.found.value
+
+    def direction(self, grads: Sequence[Array | None], weight: Array | None) -> Tensor | None:
+        """Direction in xi, from gradients by phi and the weight of the KL; None if all are."""
+        total = _Direction()
+        total.add_expectations(self.expectations[1], *grads)
+        if weight is not None:
+            assert self.prior is not None
+            total.add_divergence(weight, self.factor, self.phi, self.prior, self.found)
+        found = total.in_coordinates(self.factor, self.phi.inverse_rows, self.size)
+        return None if found is None else to_device(found, self.like)
+
+
 class _NaturalTerms(torch.autograd.Function):
     """Phi and, with a prior, the KL to it; one direction for both."""
 
@@ -202,27 +243,16 @@ class _NaturalTerms(torch.autograd.Function):
     def forward(
         ctx: Any, xi: Tensor, size: FactorSize, prior: PriorFactor | None
     ) -> tuple[Tensor | None, ...]:
-        factor = factor_of(to_host(xi), size)
-        phi = phi_of(factor)
-        outputs = tuple(to_device(part, xi) for part in phi.expectations)
-        ctx.size, ctx.factor, ctx.phi, ctx.prior = size, factor, phi, prior
+        ctx.host = HostFactor(xi, size, prior)
         ctx.set_materialize_grads(False)
-        ctx.like = xi.detach()
-        if prior is None:
-            return *outputs, None
-        ctx.found = _divergence(factor, phi, prior)
-        return *outputs, xi.new_tensor(ctx.found.value)
+        outputs = tuple(to_device(part, xi) for part in ctx.host.expectations)
+        return *outputs, None if prior is None else xi.new_tensor(ctx.host.kl)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None]:
-        direction = _Direction()
         given = [None if grad is None else to_host(grad) for grad in grads]
-        direction.add_expectations(ctx.phi.expectations[1], *given[:4])
-        if given[4] is not None:
-            direction.add_divergence(given[4], ctx.factor, ctx.phi, ctx.prior, ctx.found)
-        found = direction.in_coordinates(ctx.factor, ctx.phi.inverse_rows, ctx.size)
-        return None if found is None else to_device(found, ctx.like), None, None
+        return ctx.host.direction(given[:4], given[4]), None, None
 
 
 class _Direction:
@@ -288,15 +318,15 @@ class _Direction:
         return np.concatenate(
             (
                 (pull @ inverse_rows).reshape(len(pull), -1),
-                *_root_direction(factor.scale, scale, at.belows[0]),
-                *_root_direction(factor.rows, rows, at.belows[1]),
+                *_root_direction(factor.scale, scale, at.belows[0], at.strict[0]),
+                *_root_direction(factor.rows, rows, at.belows[1], at.strict[1]),
                 (degrees / (factor.degrees - (size.outcomes - 1)))[:, None],
             ),
             axis=1,
         )
 
 
-def _root_direction(root: Root, change: Array, below: Array) -> tuple[Array, Array]:
+def _root_direction(root: Root, change: Array, below: Array, strict: Array) -> tuple[Array, Array]:
     r"""Differential of the free coordinates of a Cholesky factor L for d(LL') = change.
 
     With :math:`X = L^{-1}\,dS\,L^{-T}`: half of X's diagonal for the log-diagonal, and
@@ -305,6 +335,6 @@ def _root_direction(root: Root, change: Array, below: Array) -> tuple[Array, Arr
     inner = root.inverse @ change @ root.inverse.transpose(0, 2, 1)
     inner = 0.5 * (inner + inner.transpose(0, 2, 1))
     scale = np.diagonal(root.root, axis1=1, axis2=2)[:, None, :]
-    unit = (root.root @ np.tril(inner, -1)) / scale
+    unit = (root.root @ (inner * strict)) / scale
     diagonal = 0.5 * np.diagonal(inner, axis1=1, axis2=2)
     return diagonal, unit.reshape(len(unit), -1)[:, below]

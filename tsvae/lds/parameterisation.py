@@ -15,13 +15,8 @@ from tsvae.lds.natural import (
     standard_from_unconstrained,
     unconstrained_from_standard,
 )
-from tsvae.lds.natural_gradient import (
-    PriorFactor,
-    natural_expectations,
-    natural_kl,
-    natural_terms,
-    prior_factor,
-)
+from tsvae.lds.natural_gradient import natural_expectations, natural_kl, prior_factor
+from tsvae.lds.natural_parameters import NaturalFactor, ThetaTerms, natural_parameters
 from tsvae.lds.parameters import LDSParameters, make_parameters, stabilize
 from tsvae.lds.point_estimate import free_from_regression, log_prior_density, point_from_free
 from tsvae.lds.priors import (
@@ -52,13 +47,6 @@ class DynamicsPosterior(NamedTuple):
 
     initial: NIW
     transition: MNIW
-
-
-class ThetaTerms(NamedTuple):
-    """Parameters for inference and KL(q(theta) || p(theta))."""
-
-    params: LDSParameters
-    kl: Tensor
 
 
 class LinearDynamicsPosterior(nn.Module):
@@ -168,12 +156,12 @@ class LinearDynamicsPosterior(nn.Module):
         return MNIW(*(getattr(self, f"prior_transition_{name}") for name in MNIW._fields))
 
     @property
-    def _initial(self) -> tuple[Tensor, FactorSize, PriorFactor]:
-        return self.initial_factor, self.initial_size, self._prior_factors[0]
+    def _initial(self) -> NaturalFactor:
+        return NaturalFactor(self.initial_factor, self.initial_size, self._prior_factors[0])
 
     @property
-    def _transition(self) -> tuple[Tensor, FactorSize, PriorFactor]:
-        return self.transition_factor, self.transition_size, self._prior_factors[1]
+    def _transition(self) -> NaturalFactor:
+        return NaturalFactor(self.transition_factor, self.transition_size, self._prior_factors[1])
 
     def natural_parameters(self) -> list[nn.Parameter]:
         """List the parameters whose ``grad`` is a natural direction (none unless "natural")."""
@@ -209,10 +197,7 @@ class LinearDynamicsPosterior(nn.Module):
         """Parameters for inference and ``kl()``, at the price of little more than one of them."""
         if self.posterior != "natural":
             return ThetaTerms(self.parameters_for_inference(), self.kl())
-        initial = natural_terms(*self._initial)
-        transition = natural_terms(*self._transition)
-        params = parameters_from_expectations(initial.expectations, transition.expectations)
-        return ThetaTerms(params, initial.kl + transition.kl)
+        return natural_parameters(self._initial, self._transition)
 
     def plug_in(
         self,

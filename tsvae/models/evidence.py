@@ -11,7 +11,6 @@ from tsvae.lds import Potentials
 from tsvae.models.graphical import DrawnStates, StatePosterior
 from tsvae.models.views import Window
 from tsvae.nn import masked_log_prob
-from tsvae.nn.masking import count_true
 
 if TYPE_CHECKING:
     from tsvae.models.svae import SVAE
@@ -48,6 +47,7 @@ def evidence_share(
         window.visible[:count],
         None if window.inputs is None else window.inputs[:count],
         window.lengths[:count],
+        window.complete,
     )
     return part, Potentials(potentials.linear[:count], precision, pattern)
 
@@ -59,7 +59,7 @@ def evidence_terms(
     generator: torch.Generator,
 ) -> EvidenceTerms:
     """Reconstruction and divergences of a batch, from its posterior or draws of it."""
-    n_values = count_true(window.target).clamp_min(1)
+    n_values = window.n_values.clamp_min(1)
     if model.closed_form:
         assert isinstance(posterior, StatePosterior)
         log_prob = expected_log_prob(model, window, posterior)
@@ -69,7 +69,7 @@ def evidence_terms(
             assert isinstance(posterior, StatePosterior)
             z = model.dynamics.sample(posterior, model.n_samples, generator)
         likelihood, params = model.decoder.likelihood, model.decoder(z)
-        log_prob = masked_log_prob(likelihood, window.x, params, window.target)
+        log_prob = masked_log_prob(likelihood, window.x, params, window.counted)
         log_prob = log_prob.sum() / model.n_samples
     per_window = n_values / window.x.shape[0]
     prior_kl = posterior.prior_kl
@@ -82,7 +82,7 @@ def evidence_terms(
 def expected_log_prob(model: SVAE, window: Window, posterior: StatePosterior) -> Tensor:
     """E_q log N(x; C z + d, R) in closed form."""
     params = model.decoder(posterior.mean)
-    log_prob = masked_log_prob(model.decoder.likelihood, window.x, params, window.target)
+    log_prob = masked_log_prob(model.decoder.likelihood, window.x, params, window.counted)
     variance = model.emitted_variance(posterior)
     extra = torch.where(window.target, 0.5 * variance / params.scale**2, 0.0)
     return log_prob - extra

@@ -31,7 +31,7 @@ from tsvae.models.graphical import DrawnStates, StatePosterior, get_graphical_mo
 from tsvae.models.smoothing_readout import SmoothingReadout
 from tsvae.models.views import Effect, Frame, Window, fold_channels, window_level
 from tsvae.nn import DenseNet, SigmaDecoder, SigmaEncoder
-from tsvae.nn.masking import count_true, zero_where_missing
+from tsvae.nn.masking import all_seen, count_true, zero_where_missing
 from tsvae.training import BetaSchedule, LossResult
 
 __all__ = ["SVAE"]
@@ -213,9 +213,15 @@ class SVAE(nn.Module):
 
     def frame(self, x: Tensor, visible: Tensor, effect: Tensor | float) -> Frame:
         """Level and scale of a batch, from what is visible."""
-        rest = x if isinstance(effect, float) else x - effect
-        level = window_level(rest, visible, self.level_entries)
-        return Frame(level, self.log_scale.exp())
+        level: Tensor | float = 0.0
+        if self.level_entries:
+            rest = x if isinstance(effect, float) else x - effect
+            level = window_level(rest, visible, self.level_entries)
+        return Frame(level, self.log_scale.exp() if self._has_scale() else 1.0)
+
+    def _has_scale(self) -> bool:
+        """Whether variables are scaled; for all of 1 that never change, none are."""
+        return self.log_scale.requires_grad or bool(self.log_scale.any())
 
     def effect(self, inputs: Tensor | Effect | None) -> Tensor | float:
         """Return what known covariates add to x: ``(B, T, F)``, or 0.0 without covariates."""
@@ -238,22 +244,29 @@ class SVAE(nn.Module):
         """Bring a batch to residuals, variables folded into the batch if channel-wise."""
         known = visible if target is None or target is visible else visible | target
         residual = x if isinstance(effect, float) else x - effect
-        if self.level_entries:
+        if isinstance(frame.level, Tensor):
             residual = residual - frame.level
-        residual = residual / frame.scale
-        residual = zero_where_missing(residual, known)
+        if isinstance(frame.scale, Tensor):
+            residual = residual / frame.scale
+        complete = known is visible and all_seen(visible)
+        if not complete:
+            residual = zero_where_missing(residual, known)
         target = visible if target is None else target
         if self.channelwise:
             residual, visible, target = map(fold_channels, (residual, visible, target))
             inputs = None
-        return Window(residual, target, visible, inputs, chain_lengths(visible))
+        if complete:
+            lengths = torch.full(visible.shape[:1], visible.shape[1])
+        else:
+            lengths = chain_lengths(visible)
+        return Window(residual, target, visible, inputs, lengths, complete)
 
     # -- inference ---------------------------------------------------------------------------
 
     def potentials(self, window: Window) -> Potentials:
         """Encode; series with one missing pattern share their precisions."""
         visible = window.visible
-        if bool(visible.view(torch.uint8).amin()):  # ten times as fast as all()
+        if window.complete or bool(visible.view(torch.uint8).amin()):  # faster than all()
             patterns, index = visible[:1], None
         else:
             patterns, index = unique_patterns(visible)
@@ -321,10 +334,10 @@ class SVAE(nn.Module):
             loss = forecast_loss(self, window, potentials, filtered, generator) + log_scale
             objective = objective + self.forecast_weight * loss
             diagnostics["forecast"] = loss.detach()
-        diagnostics["weight"] = count_true(window.target).to(window.x.dtype)
+        diagnostics["weight"] = window.n_values.to(window.x.dtype)
         return LossResult(objective, diagnostics)
 
-    def _training_window(self, batch: dict[str, Tensor]) -> tuple[Window, Tensor]:
+    def _training_window(self, batch: dict[str, Tensor]) -> tuple[Window, Tensor | float]:
         x, mask, visible = batch["x"], batch["mask"], batch["visible"]
         inputs = batch.get("inputs")
         effect = self.effect(inputs)
@@ -334,10 +347,13 @@ class SVAE(nn.Module):
             clock = torch.arange(x.shape[1], device=x.device)
             target = mask & (clock >= batch["score_from"][:, None])[..., None]
         window = self.window(x, visible, inputs, frame, effect, mask)
-        folded = fold_channels(target) if self.channelwise else target
+        if target is not mask:
+            folded = fold_channels(target) if self.channelwise else target
+            window = window._replace(target=folded, complete=False)
+        if isinstance(frame.scale, float):
+            return window, 0.0
         count = count_true(target, dim=(0, 1))
-        log_scale = (count * self.log_scale).sum() / count.sum().clamp_min(1)
-        return window._replace(target=folded), log_scale
+        return window, (count * self.log_scale).sum() / count.sum().clamp_min(1)
 
     def _posterior(
         self, window: Window, potentials: Potentials, generator: torch.Generator

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tsvae.nn.masking import count_true
+
 __all__ = ["Effect", "Frame", "Window", "fold_channels", "unfold_channels", "window_level"]
 
 
@@ -28,6 +30,8 @@ class Window(NamedTuple):
         Known inputs of the state.
     lengths : Tensor (N,) long
         Steps up to and including the last visible one.
+    complete : bool
+        Whether every entry is known to be shown and to count; looked up on CPUs alone.
     """
 
     x: Tensor
@@ -35,6 +39,19 @@ class Window(NamedTuple):
     visible: Tensor
     inputs: Tensor | None
     lengths: Tensor
+    complete: bool = False
+
+    @property
+    def counted(self) -> Tensor | None:
+        """``target``, or None if every entry counts."""
+        return None if self.complete else self.target
+
+    @property
+    def n_values(self) -> Tensor:
+        """Number of entries that count, ``()`` int32."""
+        if self.complete:
+            return torch.tensor(self.target.numel(), dtype=torch.int32)
+        return count_true(self.target)
 
 
 class Effect(NamedTuple):
@@ -53,12 +70,14 @@ class Frame(NamedTuple):
 
     Attributes
     ----------
-    level : Tensor (B, 1, F)
-    scale : Tensor (F,)
+    level : Tensor (B, 1, F) or float
+        0.0 without levels.
+    scale : Tensor (F,) or float
+        1.0 without scales.
     """
 
-    level: Tensor
-    scale: Tensor
+    level: Tensor | float
+    scale: Tensor | float
 
 
 def window_level(x: Tensor, mask: Tensor, n_entries: int) -> Tensor:
@@ -72,7 +91,7 @@ def window_level(x: Tensor, mask: Tensor, n_entries: int) -> Tensor:
     x : Tensor (B, T, F)
     mask : Tensor of bool (B, T, F)
     n_entries : int
-        0: no level, zeros.
+        At least 1.
 
     Returns
     -------
@@ -86,8 +105,6 @@ def window_level(x: Tensor, mask: Tensor, n_entries: int) -> Tensor:
     >>> window_level(x, seen, 2).item()
     6.0
     """
-    if n_entries == 0:
-        return torch.zeros_like(x[:, :1])
     first = mask & (mask.cumsum(1) <= n_entries)
     total = torch.where(first, x, torch.zeros_like(x)).sum(1, keepdim=True)
     return total / first.sum(1, keepdim=True).clamp_min(1)

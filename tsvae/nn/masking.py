@@ -23,7 +23,7 @@ def zero_where_missing(values: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return values
     mask = mask.bool()
-    if _all_seen(mask):
+    if all_seen(mask):
         same = values.shape == mask.shape
         return values if same else values.expand(np.broadcast_shapes(values.shape, mask.shape))
     bits = _BITS.get(values.dtype)
@@ -32,7 +32,7 @@ def zero_where_missing(values: Tensor, mask: Tensor | None) -> Tensor:
     return (values.view(bits) & mask.to(bits).neg_()).view(values.dtype)
 
 
-def _all_seen(mask: Tensor) -> bool:
+def all_seen(mask: Tensor) -> bool:
     """Whether a mask on the CPU holds nothing but True; a GPU would have to be waited for."""
     if mask.device.type != "cpu" or torch.compiler.is_compiling() or not mask.numel():
         return False

@@ -1,0 +1,172 @@
+"""The prior of short chains, on the host: a few small matrices per group, and their gradients.
+
+``short_draws`` derives what is worked out here; numpy, because calls make the price, and a call of
+PyTorch costs several of its.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from tsvae.lds.linalg import safe_cholesky
+from tsvae.lds.natural_factor import Array, gram, inverse_of_lower, to_host
+from tsvae.lds.parameters import LDSParameters
+
+
+class HostParameters(NamedTuple):
+    """Parameters in float64; the last three None for plug-in ones."""
+
+    initial_mean: Array
+    initial_covariance: Array
+    transition_matrix: Array
+    noise_covariance: Array
+    bias: Array
+    excess: Array | None = None
+    transition_constant: Array | None = None
+    initial_constant: Array | None = None
+
+
+def flat(params: LDSParameters) -> list[torch.Tensor]:
+    """Tensors of the parameters in the order of ``HostParameters``."""
+    parts = [*params[:4], params.bias]
+    return parts if params.excess is None else [*parts, *params.excess]
+
+
+class ShortPrior(NamedTuple):
+    """H_0 and c by blocks.
+
+    Attributes
+    ----------
+    given : HostParameters
+    initial, arriving, coupling : ndarray (G, K, K)
+        Sigma_0^-1, J = Q^-1 and J A.
+    leaving : ndarray (G, K, K)
+        A'JA + W.
+    start, drift, behind : ndarray (G, K)
+        Sigma_0^-1 mu_0, J b and A'J b + the excess's part.
+    constant : float
+        kappa, summed over groups.
+    """
+
+    given: HostParameters
+    initial: Array
+    arriving: Array
+    coupling: Array
+    leaving: Array
+    start: Array
+    drift: Array
+    behind: Array
+    constant: float
+
+
+def short_prior(parts: list[torch.Tensor], n_steps: int) -> ShortPrior:
+    """Work out the blocks.
+
+    Parameters
+    ----------
+    parts : list of Tensor
+        See ``flat``.
+    n_steps : int
+
+    Returns
+    -------
+    ShortPrior
+    """
+    given = HostParameters(*map(to_host, parts))
+    roots = _roots(np.stack((given.initial_covariance, given.noise_covariance)))
+    initial, arriving = gram(inverse_of_lower(roots))
+    half_logs = np.log(np.diagonal(roots, axis1=-2, axis2=-1)).sum((1, 2))
+    a, size = given.transition_matrix, given.bias.shape[-1]
+    coupling = arriving @ a
+    leaving = a.swapaxes(1, 2) @ coupling
+    start = _apply(initial, given.initial_mean)
+    drift = _apply(arriving, given.bias)
+    behind = _apply(a.swapaxes(1, 2), drift)
+    first = -0.5 * (given.initial_mean * start).sum() - half_logs[0]
+    later = -0.5 * (given.bias * drift).sum() - half_logs[1]
+    if given.excess is not None:
+        assert given.transition_constant is not None and given.initial_constant is not None
+        leaving = leaving + given.excess[:, :size, :size]
+        behind = behind + given.excess[:, :size, size]
+        first += given.initial_constant.sum()
+        later += given.transition_constant.sum() - 0.5 * given.excess[:, size, size].sum()
+    constant = float(first + (n_steps - 1) * later)
+    return ShortPrior(given, initial, arriving, coupling, leaving, start, drift, behind, constant)
+
+
+class Sums(NamedTuple):
+    """Adjoints of the prior's blocks.
+
+    Attributes
+    ----------
+    first, arrived, left : ndarray (G, K, K)
+        Of Sigma_0^-1, J and A'JA + W on the diagonal of H_0.
+    crossed : ndarray (G, K, K)
+        Half of that of -J A, which is in H_0 twice.
+    at_start, ahead, behind : ndarray (G, K)
+        Of the vectors of c: Sigma_0^-1 mu_0, J b and -``ShortPrior.behind``.
+    constant : float
+        Of kappa.
+    """
+
+    first: Array
+    arrived: Array
+    left: Array
+    crossed: Array
+    at_start: Array
+    ahead: Array
+    behind: Array
+    constant: float
+
+
+def prior_gradients(prior: ShortPrior, sums: Sums, n_steps: int) -> list[Array]:
+    """Gradients by the fields of ``HostParameters`` that are there."""
+    given, constant = prior.given, sums.constant
+    initial, j = prior.initial, prior.arriving
+    later = constant * (n_steps - 1)
+    a, b, mean = given.transition_matrix, given.bias[..., None], given.initial_mean[..., None]
+    at_start, ahead, behind = (x[..., None] for x in (sums.at_start, sums.ahead, sums.behind))
+    onwards = a @ sums.left
+    reached = onwards - 2.0 * sums.crossed
+    on_initial = sums.first + (at_start - 0.5 * constant * mean) @ mean.swapaxes(1, 2)
+    on_initial += 0.5 * constant * given.initial_covariance
+    pushed = ahead - a @ behind
+    on_arriving = sums.arrived + reached @ a.swapaxes(1, 2) + 0.5 * later * given.noise_covariance
+    on_arriving += (pushed - 0.5 * later * b) @ b.swapaxes(1, 2)
+    grads = [
+        (initial @ (at_start - constant * mean))[..., 0],
+        -initial @ _symmetric(on_initial) @ initial,
+        j @ (reached + onwards) - prior.drift[..., None] * behind.swapaxes(1, 2),
+        -j @ _symmetric(on_arriving) @ j,
+        (j @ (pushed - later * b))[..., 0],
+    ]
+    if given.excess is None:
+        return grads
+    size = a.shape[-1]
+    excess = np.zeros_like(given.excess)
+    excess[:, :size, :size] = sums.left
+    excess[:, :size, size] = -sums.behind
+    excess[:, size, size] = -0.5 * later
+    each = np.ones(len(a))
+    return [*grads, excess, later * each, constant * each]
+
+
+def _roots(covariances: Array) -> Array:
+    try:
+        roots: Array = np.linalg.cholesky(covariances)
+    except np.linalg.LinAlgError:
+        roots = safe_cholesky(torch.from_numpy(covariances)).numpy()
+    return roots
+
+
+def _apply(matrices: Array, vectors: Array) -> Array:
+    found: Array = (matrices @ vectors[..., None])[..., 0]
+    return found
+
+
+def _symmetric(matrices: Array) -> Array:
+    found: Array = 0.5 * (matrices + matrices.swapaxes(1, 2))
+    return found
