@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
@@ -20,54 +19,9 @@ CASES = [
 ]
 
 
-class Case:
-    """Parameters as free leaves, potentials and noise, all in float64."""
-
-    def __init__(self, size, groups, series, patterns, steps, expected):
-        rng = np.random.default_rng(size + 10 * steps)
-        dim = groups * size
-
-        def draw(*shape):
-            return torch.from_numpy(rng.normal(size=shape))
-
-        theta = lds.LinearDynamicsPosterior(
-            dim, group_size=size, posterior="gradient", strength=10.0, dtype=torch.float64
-        )
-        with torch.no_grad():
-            for parameter in theta.parameters():
-                parameter += 0.1 * draw(*parameter.shape)
-        self.params = theta.parameters_for_inference() if expected else theta.plug_in()
-        self.linear = draw(series, steps, dim).requires_grad_()
-        self.precision = (2.0 * draw(patterns, steps, dim).square()).requires_grad_()
-        self.noise = draw(2, series, steps, dim)
-        self.weights = draw(series)
-        small = [*self.params[:4], self.params.bias]
-        small += [] if self.params.excess is None else [*self.params.excess]
-        self.small = [part.detach().clone().requires_grad_() for part in small]
-
-    @property
-    def leaves(self):
-        return [self.linear, self.precision, *self.small]
-
-    def rebuilt(self, small):
-        """Parameters of the leaves; matrices that are symmetric stay so under any slope."""
-        mean, initial, transition, noise, bias, *excess = small
-        params = self.params._replace(
-            initial_mean=mean,
-            initial_covariance=0.5 * (initial + initial.mT),
-            transition_matrix=transition,
-            noise_covariance=0.5 * (noise + noise.mT),
-            bias=bias,
-        )
-        if not excess:
-            return params
-        first = 0.5 * (excess[0] + excess[0].mT)
-        return params._replace(excess=lds.Excess(first, *excess[1:]))
-
-
 @pytest.fixture(params=CASES, ids=str)
-def case(request):
-    return Case(*request.param)
+def case(request, drawing_case):
+    return drawing_case(*request.param)
 
 
 def test_divergence_and_its_gradient_are_those_of_the_filter(case):

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tsvae.lds.components import LARGEST
 from tsvae.lds.filtering import filter_states
+from tsvae.lds.joint_draws import draw_joint_chains
 from tsvae.lds.parameters import LDSParameters
 from tsvae.lds.potentials import Potentials
 from tsvae.lds.sampling import sample_posterior
@@ -62,27 +64,32 @@ def draw_states(
     >>> draw_states(params, seen, torch.Generator().manual_seed(0)).draws.shape
     torch.Size([1, 3, 5, 2])
     """
-    if _are_short(params, potentials, lengths):
-        like = potentials.linear
-        shape = (n_samples, *like.shape)
-        noise = torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
-        return StateDraws(*draw_short_chains(params, like, potentials.precision, noise))
+    if _are_plain(params, potentials, lengths):
+        like, precision = potentials.linear, potentials.precision
+        if _are_short(params, potentials):
+            shape = (n_samples, *like.shape)
+            noise = torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
+            return StateDraws(*draw_short_chains(params, like, precision, noise))
+        if params.group_size > LARGEST:
+            drawn = draw_joint_chains(params, like, precision, n_samples, generator)
+            if drawn is not None:
+                return StateDraws(*drawn)
     filtered = filter_states(params, potentials, inputs, lengths)
     draws = sample_posterior(params, filtered, generator, n_samples)
     return StateDraws(draws, posterior_kl(params, filtered))
 
 
-def _are_short(params: LDSParameters, potentials: Potentials, lengths: Tensor | None) -> bool:
-    """Whether chains are short, complete and without inputs, their potentials diagonal."""
+def _are_plain(params: LDSParameters, potentials: Potentials, lengths: Tensor | None) -> bool:
+    """Whether chains are complete and without inputs, their potentials diagonal."""
     linear, precision = potentials.linear, potentials.precision
-    n_series, n_steps = linear.shape[:2]
     if params.n_inputs or potentials.pattern is not None or precision.ndim != 3:
         return False
-    if n_steps * params.group_size > LONGEST_CHAIN or linear.device.type == "mps":
+    if precision.shape[0] not in (1, linear.shape[0]) or linear.device.type == "mps":
         return False
-    if params.n_groups * precision.shape[0] > MOST_CHAINS or precision.shape[0] not in (
-        1,
-        n_series,
-    ):
-        return False
-    return lengths is None or bool((lengths == n_steps).all())
+    return lengths is None or bool((lengths == linear.shape[1]).all())
+
+
+def _are_short(params: LDSParameters, potentials: Potentials) -> bool:
+    patterns, n_steps = potentials.precision.shape[:2]
+    few = params.n_groups * patterns <= MOST_CHAINS
+    return few and n_steps * params.group_size <= LONGEST_CHAIN

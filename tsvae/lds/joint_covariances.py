@@ -99,16 +99,9 @@ class _Joint(torch.autograd.Function):
     def backward(ctx: Any, *grads: _Gradient) -> tuple[_Gradient, ...]:
         *inputs, conditional, gain, smoothed = ctx.saved_tensors
         given = JointPrecision(*inputs)
-        returned = _Returned(*grads)
-        source, coupling = _adjoint_source(returned, conditional, gain, smoothed, ctx.runs)
-        incoming = returned.before
-        if incoming is not None:
-            incoming = symmetrize(incoming)
-            source[:-1] += gain[:-1] @ incoming[1:] @ gain[:-1].mT
-        # Y_t, the adjoint of M_t; that of Omega_t adds the caller's own.
-        adjoint = congruence_loop(gain, source, True, out=source, runs=_both(ctx.runs, source))
-        reached = adjoint if incoming is None else adjoint + incoming
-        coupling -= 2.0 * _contract(reached[1:], gain.mT[:-1])
+        adjoint, reached, coupling = adjoint_of_pivots(
+            Returned(*grads), conditional, gain, smoothed, ctx.runs
+        )
         leaving, excess = _sums(adjoint, given.followed)
         sums = (reached[0], reached[1:].sum(0), coupling, leaving, excess)
         groups = given.arriving.shape[0]
@@ -120,19 +113,39 @@ class _Joint(torch.autograd.Function):
         return (None, None, *blocks, None, potential)
 
 
-class _Returned(NamedTuple):
+class Returned(NamedTuple):
     """Gradients that come back for ``JointCovariances``."""
 
-    before: _Gradient
-    conditional: _Gradient
-    gain: _Gradient
-    log_det: _Gradient
-    smoothed: _Gradient
-    smoothed_diagonal: _Gradient
+    before: _Gradient = None
+    conditional: _Gradient = None
+    gain: _Gradient = None
+    log_det: _Gradient = None
+    smoothed: _Gradient = None
+    smoothed_diagonal: _Gradient = None
+
+
+def adjoint_of_pivots(
+    returned: Returned,
+    conditional: Tensor,
+    gain: Tensor,
+    smoothed: Tensor,
+    runs: list[Run],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Adjoints of M_t and of Omega_t ``(T, N, K, K)``, and the gradient of B, ``(N, K, K)``."""
+    source, coupling = _adjoint_source(returned, conditional, gain, smoothed, runs)
+    incoming = returned.before
+    if incoming is not None:
+        incoming = symmetrize(incoming)
+        source[:-1] += gain[:-1] @ incoming[1:] @ gain[:-1].mT
+    # Y_t, the adjoint of M_t; that of Omega_t adds the caller's own.
+    adjoint = congruence_loop(gain, source, True, out=source, runs=_both(runs, source))
+    reached = adjoint if incoming is None else adjoint + incoming
+    coupling -= 2.0 * _contract(reached[1:], gain.mT[:-1])
+    return adjoint, reached, coupling
 
 
 def _adjoint_source(
-    returned: _Returned,
+    returned: Returned,
     conditional: Tensor,
     gain: Tensor,
     smoothed: Tensor,
@@ -175,7 +188,7 @@ def _subtract_symmetric(target: Tensor, value: Tensor, scale: float) -> None:
 
 
 def _smoother_adjoint(
-    returned: _Returned, gain: Tensor, smoothed: Tensor, runs: list[Run]
+    returned: Returned, gain: Tensor, smoothed: Tensor, runs: list[Run]
 ) -> Tensor | None:
     """Z_t: adjoint of the smoothed covariances, Z_{t+1} = dS_{t+1} + G_t' Z_t G_t."""
     if returned.smoothed is None and returned.smoothed_diagonal is None:

@@ -48,7 +48,8 @@ def solve(precision: JointPrecision, covariances: JointCovariances, right: Tenso
     return solution
 
 
-def _substitute(conditional: Tensor, gain: Tensor, right: Tensor, runs: list[Run]) -> Tensor:
+def substitute(conditional: Tensor, gain: Tensor, right: Tensor, runs: list[Run]) -> Tensor:
+    """Solve ``H x = right`` for rows, without gradient."""
     # Row vectors: G'y is y @ G, and G d is d @ G'.
     forward = affine_loop(gain, right, False, of_past=True, runs=runs)
     return affine_loop(gain.mT, forward @ conditional, True, runs=runs)
@@ -64,7 +65,7 @@ class _Solve(torch.autograd.Function):
         right: Tensor,
         *blocks: Tensor,
     ) -> Tensor:
-        solution = _substitute(conditional, gain, right, runs)
+        solution = substitute(conditional, gain, right, runs)
         followed, potential = blocks[-2:]
         ctx.runs = runs
         ctx.save_for_backward(conditional, gain, solution, followed)
@@ -75,7 +76,7 @@ class _Solve(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         conditional, gain, solution, followed = ctx.saved_tensors
-        back = _substitute(conditional, gain, grad, ctx.runs)
+        back = substitute(conditional, gain, grad, ctx.runs)
         if not any(ctx.needs_input_grad[4:]):
             return None, None, None, back, *([None] * 7)
         if ctx.diagonal:

@@ -34,11 +34,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from tsvae.lds.host_prior import HostPrior, Sums, flat, host_prior, prior_gradients
 from tsvae.lds.linalg import safe_cholesky
 from tsvae.lds.natural_factor import Array, to_device, to_host
 from tsvae.lds.parameters import LDSParameters
 from tsvae.lds.short_pass import step_blocks
-from tsvae.lds.short_prior import ShortPrior, Sums, flat, prior_gradients, short_prior
 
 # Beyond so many numbers T K, or so many matrices G * P, steps in turn are cheaper.
 LONGEST_CHAIN = 64
@@ -104,7 +104,7 @@ class _Draw(torch.autograd.Function):
         ctx: Any, linear: Tensor, precision: Tensor, noise: Tensor, *params: Tensor
     ) -> tuple[Tensor, Tensor]:
         n_patterns, steps, _ = precision.shape
-        prior = short_prior(list(params), steps)
+        prior = host_prior(list(params), steps)
         groups, size = prior.start.shape
         h = _rows_in(linear[None], n_patterns, size, torch.float64)
         weight = _rows_in(precision[None], n_patterns, size, torch.float64)
@@ -177,7 +177,7 @@ class _Draw(torch.autograd.Function):
         )
 
 
-def _prior_linear(prior: ShortPrior, steps: int, like: Tensor) -> Tensor:
+def _prior_linear(prior: HostPrior, steps: int, like: Tensor) -> Tensor:
     """Linear part c of the log prior for every group, ``(G, 1, T K)``."""
     groups, size = prior.start.shape
     c = np.empty((groups, steps, size))
@@ -187,7 +187,7 @@ def _prior_linear(prior: ShortPrior, steps: int, like: Tensor) -> Tensor:
     return to_device(c.reshape(groups, 1, -1), like)
 
 
-def _inverse_root(prior: ShortPrior, weight: Tensor, n_patterns: int) -> Tensor:
+def _inverse_root(prior: HostPrior, weight: Tensor, n_patterns: int) -> Tensor:
     """Inverse of the Cholesky factor of ``H (G P, n, n)``."""
     (groups, size), count = prior.start.shape, weight.shape[2]
     steps = count // size

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from tsvae.lds.joint_prior import LEAST_PIVOT
 from tsvae.lds.linalg import safe_cholesky
 from tsvae.lds.natural_factor import Array, gram, inverse_of_lower, to_host
 from tsvae.lds.parameters import LDSParameters
@@ -35,7 +36,7 @@ def flat(params: LDSParameters) -> list[torch.Tensor]:
     return parts if params.excess is None else [*parts, *params.excess]
 
 
-class ShortPrior(NamedTuple):
+class HostPrior(NamedTuple):
     """H_0 and c by blocks.
 
     Attributes
@@ -49,6 +50,10 @@ class ShortPrior(NamedTuple):
         Sigma_0^-1 mu_0, J b and A'J b + the excess's part.
     constant : float
         kappa, summed over groups.
+    normalizer : float
+        kappa without the energies of mu_0 and b.
+    roots : ndarray (2, G, K, K)
+        R with ``R'R`` the initial and the arriving block.
     """
 
     given: HostParameters
@@ -60,9 +65,20 @@ class ShortPrior(NamedTuple):
     drift: Array
     behind: Array
     constant: float
+    normalizer: float
+    roots: Array
+
+    @property
+    def sound(self) -> bool:
+        """Whether no covariance is too close to singular."""
+        covariances = (self.given.initial_covariance, self.given.noise_covariance)
+        largest = np.diagonal(covariances, axis1=-2, axis2=-1).max(-1)
+        # A pivot's root is one over the entry of the factor's inverse.
+        shares = np.diagonal(self.roots, axis1=-2, axis2=-1).max(-1)
+        return bool((shares**2 * largest * LEAST_PIVOT <= 1.0).all())
 
 
-def short_prior(parts: list[torch.Tensor], n_steps: int) -> ShortPrior:
+def host_prior(parts: list[torch.Tensor], n_steps: int) -> HostPrior:
     """Work out the blocks.
 
     Parameters
@@ -73,11 +89,12 @@ def short_prior(parts: list[torch.Tensor], n_steps: int) -> ShortPrior:
 
     Returns
     -------
-    ShortPrior
+    HostPrior
     """
     given = HostParameters(*map(to_host, parts))
     roots = _roots(np.stack((given.initial_covariance, given.noise_covariance)))
-    initial, arriving = gram(inverse_of_lower(roots))
+    inverses = inverse_of_lower(roots)
+    initial, arriving = gram(inverses)
     half_logs = np.log(np.diagonal(roots, axis1=-2, axis2=-1)).sum((1, 2))
     a, size = given.transition_matrix, given.bias.shape[-1]
     coupling = arriving @ a
@@ -85,16 +102,28 @@ def short_prior(parts: list[torch.Tensor], n_steps: int) -> ShortPrior:
     start = _apply(initial, given.initial_mean)
     drift = _apply(arriving, given.bias)
     behind = _apply(a.swapaxes(1, 2), drift)
-    first = -0.5 * (given.initial_mean * start).sum() - half_logs[0]
-    later = -0.5 * (given.bias * drift).sum() - half_logs[1]
+    first, later = -half_logs
     if given.excess is not None:
         assert given.transition_constant is not None and given.initial_constant is not None
         leaving = leaving + given.excess[:, :size, :size]
         behind = behind + given.excess[:, :size, size]
         first += given.initial_constant.sum()
         later += given.transition_constant.sum() - 0.5 * given.excess[:, size, size].sum()
-    constant = float(first + (n_steps - 1) * later)
-    return ShortPrior(given, initial, arriving, coupling, leaving, start, drift, behind, constant)
+    normalizer = float(first + (n_steps - 1) * later)
+    energy = (given.initial_mean * start).sum() + (n_steps - 1) * (given.bias * drift).sum()
+    return HostPrior(
+        given,
+        initial,
+        arriving,
+        coupling,
+        leaving,
+        start,
+        drift,
+        behind,
+        normalizer - 0.5 * float(energy),
+        normalizer,
+        inverses,
+    )
 
 
 class Sums(NamedTuple):
@@ -107,7 +136,7 @@ class Sums(NamedTuple):
     crossed : ndarray (G, K, K)
         Half of that of -J A, which is in H_0 twice.
     at_start, ahead, behind : ndarray (G, K)
-        Of the vectors of c: Sigma_0^-1 mu_0, J b and -``ShortPrior.behind``.
+        Of the vectors of c: Sigma_0^-1 mu_0, J b and -``HostPrior.behind``.
     constant : float
         Of kappa.
     """
@@ -122,7 +151,7 @@ class Sums(NamedTuple):
     constant: float
 
 
-def prior_gradients(prior: ShortPrior, sums: Sums, n_steps: int) -> list[Array]:
+def prior_gradients(prior: HostPrior, sums: Sums, n_steps: int) -> list[Array]:
     """Gradients by the fields of ``HostParameters`` that are there."""
     given, constant = prior.given, sums.constant
     initial, j = prior.initial, prior.arriving

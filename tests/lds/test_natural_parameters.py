@@ -1,0 +1,53 @@
+"""Parameters and KL of a natural q(theta) in one call: against those of its two factors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tsvae import lds
+from tsvae.lds.natural_factor import inverse_of_lower
+
+
+def outcome(params, kl, parts):
+    """Weighted sum of some of the results; 0 stands for the divergence."""
+    flat = [kl, *params[:6], *params.excess]
+    generator = torch.Generator().manual_seed(1)
+    weights = [torch.randn(x.shape, generator=generator, dtype=x.dtype) for x in flat]
+    return sum((flat[i] * weights[i]).sum() for i in parts)
+
+
+@pytest.mark.parametrize("size, n_inputs", [(1, 0), (2, 0), (2, 3), (4, 1)])
+@pytest.mark.parametrize("parts", [range(10), [0], [3], [5, 6], [9], [1, 2, 4]], ids=str)
+def test_results_and_directions_are_those_of_the_factors(size, n_inputs, parts):
+    theta = lds.LinearDynamicsPosterior(
+        3 * size, group_size=size, n_inputs=n_inputs, strength=8.0, dtype=torch.float64
+    )
+    rng = np.random.default_rng(size)
+    with torch.no_grad():
+        for xi in theta.natural_parameters():
+            xi += torch.from_numpy(0.1 * rng.normal(size=xi.shape))
+    params, kl = theta.terms()
+    apart = theta.parameters_for_inference()
+    want_kl = theta.kl()
+    torch.testing.assert_close(kl, want_kl)
+    for got, want in zip((*params[:6], *params.excess), (*apart[:6], *apart.excess), strict=True):
+        torch.testing.assert_close(got, want)
+    directions = [
+        torch.autograd.grad(
+            outcome(*found, parts), theta.natural_parameters(), materialize_grads=True
+        )
+        for found in ((params, kl), (apart, want_kl))
+    ]
+    for got, want in zip(*directions, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("size", range(1, 6))
+def test_inverses_of_triangular_matrices(size):
+    rng = np.random.default_rng(size)
+    root = np.tril(rng.normal(size=(2, 3, size, size))) + 2.0 * np.eye(size)
+    found = inverse_of_lower(root)
+    np.testing.assert_allclose(found @ root, np.broadcast_to(np.eye(size), root.shape), atol=1e-12)
+    assert not np.triu(found, 1).any()

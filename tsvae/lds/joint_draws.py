@@ -1,0 +1,311 @@
+r"""Draws and divergence of chains with larger groups, by one call of autograd.
+
+What ``short_draws`` does where a chain is one matrix, by the block elimination of
+``joint_elimination``. Draws perturb and optimise, as in ``joint_means``. With deviations
+:math:`\delta = m - p` from the prior's mean path p, s and W the excess and :math:`\kappa_0` the
+prior's normaliser,
+
+.. math::
+    z = p + H^{-1}(r + \eta), \quad r = h + fs - (\Lambda + fW)p, \quad \eta \sim N(0, H), \\
+    KL = \tfrac12\delta'(u + f(s - Wm)) + f(\tfrac12m'Wm - s'm)
+         + \tfrac12\log|H| - \tfrac12 tr(\Lambda S) - \kappa_0, \qquad u = h - \Lambda m .
+
+**Gradients.** With the adjoints g of z and w of KL, :math:`v = H^{-1}u` and
+:math:`q = H^{-1}g`,
+
+.. math::
+    \bar h = q + wv, \quad \bar c = \bar h - wm, \quad \bar\eta = q, \quad
+    \bar H = sym\bigl(w\,m(\tfrac12 m - v)' - qz'\bigr) + \dots, \quad
+    \bar\Lambda = \bar H - \tfrac w2(S + mm') + \dots,
+
+c as in ``short_draws``; the dots are what covariances and :math:`\eta` add.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from tsvae.lds.host_prior import HostPrior, Sums, flat, host_prior, prior_gradients
+from tsvae.lds.joint_covariances import Returned, adjoint_of_pivots
+from tsvae.lds.joint_elimination import JointPrecision, eliminate
+from tsvae.lds.joint_means import Noise, perturbation, substitute
+from tsvae.lds.layout import SeriesLayout, series_layout
+from tsvae.lds.linalg import root_or_zero, safe_cholesky
+from tsvae.lds.natural_factor import Array, to_device, to_host
+from tsvae.lds.parameters import LDSParameters
+from tsvae.lds.scans import affine_loop, congruence_loop
+
+# Gradients see states, not deviations: a path that is far larger than these is left to others.
+LARGEST_PATH = 100.0
+
+
+def draw_joint_chains(
+    params: LDSParameters,
+    linear: Tensor,
+    precision: Tensor,
+    n_samples: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor] | None:
+    """Joint draws of the states and local KL of complete chains without inputs; differentiable.
+
+    Parameters
+    ----------
+    params : LDSParameters
+        Plug-in or expected ones.
+    linear : Tensor (B, T, D)
+        h.
+    precision : Tensor (1 or B, T, D)
+        Diagonal of Lambda.
+    n_samples : int
+        S.
+    generator : torch.Generator
+
+    Returns
+    -------
+    draws : Tensor (S, B, T, D)
+    local_kl : Tensor (B,)
+        As that of ``tsvae.lds.local_kl``.
+
+    None instead if a covariance is too close to singular, or the prior's mean path too long.
+    """
+    parts = flat(params)
+    prior = host_prior(parts, linear.shape[1])
+    if not prior.sound:
+        return None
+    path = _path(prior, linear)
+    if not bool(path.abs().amax() <= LARGEST_PATH):
+        return None
+    groups, size = prior.start.shape
+    layout = series_layout(linear.shape[0], precision.shape[0], None, groups, size)
+    shape = (linear.shape[1], groups * layout.n_patterns, layout.rows * n_samples, size)
+
+    def draw() -> Tensor:
+        like = linear
+        return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
+
+    noise = Noise(draw(), draw(), None if params.excess is None else draw())
+    drawn: tuple[Tensor, Tensor] = _Draw.apply(  # type: ignore[no-untyped-call]
+        _Task(prior, layout, noise, path, n_samples), linear, precision, *parts
+    )
+    return drawn
+
+
+def _path(prior: HostPrior, like: Tensor) -> Tensor:
+    """Mean path of the prior, ``(T, G, 1, K)``."""
+    given, steps = prior.given, like.shape[1]
+    constants = np.repeat(given.bias[None, :, None], steps, axis=0)
+    constants[0] = given.initial_mean[:, None]
+    moves = to_device(constants, like)
+    if not constants.any():
+        return moves
+    transposed = to_device(given.transition_matrix.swapaxes(1, 2), like)
+    return affine_loop(transposed.expand(steps, -1, -1, -1), moves, False)
+
+
+class _Task(NamedTuple):
+    """Constants of a call."""
+
+    prior: HostPrior
+    layout: SeriesLayout
+    noise: Noise
+    path: Tensor
+    n_samples: int
+
+
+def _wide(values: Tensor, layout: SeriesLayout, dim: int = 0) -> Tensor:
+    """Values of groups for every pattern."""
+    patterns = layout.n_patterns
+    return values if patterns == 1 else values.repeat_interleave(patterns, dim=dim)
+
+
+def _blocks(prior: HostPrior, layout: SeriesLayout, precision: Tensor) -> JointPrecision:
+    wide = torch.empty(0, dtype=torch.float64, device=precision.device)
+    excess, size = np.zeros_like(prior.leaving), prior.start.shape[1]
+    if prior.given.excess is not None:
+        excess = prior.given.excess[:, :size, :size]
+    blocks = (prior.initial, prior.arriving, prior.coupling, prior.leaving - excess, excess)
+    steps = precision.shape[1]
+    split = precision.unflatten(2, prior.start.shape).permute(1, 2, 0, 3)
+    followed = precision.new_zeros(steps, prior.start.shape[0] * layout.n_patterns)
+    if prior.given.excess is not None:
+        followed[:-1] = 1.0
+    parts = [to_device(x, wide) for x in blocks]
+    return JointPrecision._make((*parts, followed, split.flatten(1, 2)))
+
+
+class _Pull:
+    """What the excess adds to the information about rows of states: ``f (s - W z)``."""
+
+    def __init__(self, prior: HostPrior, layout: SeriesLayout, like: Tensor) -> None:
+        size = prior.start.shape[1]
+        self.there = prior.given.excess is not None
+        if prior.given.excess is not None:
+            self.weight = _wide(to_device(prior.given.excess[:, :size, :size], like), layout)
+            shift = to_device(-prior.given.excess[:, :size, size], like)
+            self.shift = _wide(shift, layout).unsqueeze(1)
+
+    def __call__(self, states: Tensor) -> Tensor:
+        pulled = torch.zeros_like(states)
+        if self.there:
+            torch.matmul(states[:-1], self.weight, out=pulled[:-1])
+            torch.sub(self.shift, pulled[:-1], out=pulled[:-1])
+        return pulled
+
+    def work(self, states: Tensor) -> Tensor:
+        """``f s'z`` for rows ``(T, N, R, K)``: ``(N, R)``."""
+        if not self.there:
+            return states.new_zeros(states.shape[1:3])
+        return (states[:-1].sum(0) * self.shift).sum(-1)
+
+
+class _Draw(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, task: _Task, linear: Tensor, precision: Tensor, *params: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        prior, layout, noise, path, n_samples = task
+        given = _blocks(prior, layout, precision)
+        work = eliminate(given, keep_before=False)
+        conditional, gain = work.conditional, work.pull.mT
+        smoothed = congruence_loop(gain, conditional, True, runs=work.runs)
+        path = _wide(path, layout, dim=1)
+        potential, pull = given.potential.unsqueeze(2), _Pull(prior, layout, linear)
+        h = layout.states_in(linear)
+        right = torch.addcmul(h + pull(path), potential, path, value=-1.0)
+        roots = (to_device(prior.roots[0], linear), to_device(prior.roots[1], linear))
+        transition = to_device(prior.given.transition_matrix, linear)
+        moved = perturbation(given, roots, transition, noise)
+        moved += right.repeat_interleave(n_samples, dim=2)
+        solved = substitute(conditional, gain, torch.cat((right, moved), dim=2), work.runs)
+        states = solved + path
+        rows = layout.rows
+        mean, draws = states[:, :, :rows], states[:, :, rows:]
+        u = torch.addcmul(h, potential, mean, value=-1.0)
+        pulled = pull(mean)
+        energy = (solved[:, :, :rows] * (u + pulled) - mean * pulled).sum((0, 3)) - pull.work(mean)
+        spread = (given.potential * smoothed.diagonal(dim1=-2, dim2=-1)).sum((0, 2))
+        own = work.pivots.log_().sum((0, 2), dtype=torch.float64) - 0.5 * spread.double()
+        kl = 0.5 * energy.double() + own[:, None]
+        kl = kl.view(prior.start.shape[0], -1).sum(0) - prior.normalizer
+        ctx.save_for_backward(conditional, gain, smoothed, given.potential, states, u)
+        ctx.task, ctx.runs = task, work.runs
+        ctx.likes = [part.detach() for part in params]
+        ctx.set_materialize_grads(False)
+        return layout.samples_out(draws, n_samples), kl.to(linear.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, grad_draws: Tensor | None, grad_kl: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        conditional, gain, smoothed, potential, states, u = ctx.saved_tensors
+        prior, layout, noise, _, n_samples = ctx.task
+        rows, groups = layout.rows, prior.start.shape[0]
+        w = u.new_zeros(layout.n_patterns * rows) if grad_kl is None else grad_kl.to(u.dtype)
+        w = w.view(1, -1, rows).expand(groups, -1, -1).reshape(-1, rows, 1)
+        if grad_draws is None:
+            g = torch.zeros_like(states[:, :, rows:])
+        else:
+            g = layout.samples_in(grad_draws)
+        solved = substitute(conditional, gain, torch.cat((w * u, g), dim=2), ctx.runs)
+        v, q = solved[:, :, :rows], solved[:, :, rows:]  # v is w times that above
+        mean = states[:, :, :rows]
+        weighted = w * mean
+        back = torch.cat((torch.sub(0.5 * weighted, v), -q), dim=2)
+        linear = v + q.unflatten(2, (rows, n_samples)).sum(3)
+        half = 0.5 * w.sum(1)  # of patterns
+        returned = Returned(log_det=half[:, 0].double(), smoothed_diagonal=-half * potential)
+        adjoint, _, coupling = adjoint_of_pivots(returned, conditional, gain, smoothed, ctx.runs)
+        precision = (
+            (states * back).sum(2)
+            + adjoint.diagonal(dim1=-2, dim2=-1)
+            - half * smoothed.diagonal(dim1=-2, dim2=-1)
+            - 0.5 * (weighted * mean).sum(2)
+            + _by_root(potential, (q * noise.potential).sum(2))
+        )
+        total = -float(w.view(groups, -1)[0].double().sum())
+        crossed = -0.5 * _per_group(coupling, groups)
+        matrices = _matrix_sums(states, back, adjoint, crossed, groups)
+        vectors = _vector_sums(linear - weighted, groups)
+        grads = prior_gradients(prior, Sums(*matrices, *vectors, total), len(u))
+        _add_noise(grads, prior, noise, q)
+        given = [to_device(grad, like) for grad, like in zip(grads, ctx.likes, strict=True)]
+        shaped = precision.unflatten(1, (groups, -1)).permute(2, 0, 1, 3).flatten(2)
+        return None, layout.states_out(linear), shaped, *given
+
+
+def _by_root(potential: Tensor, grad: Tensor) -> Tensor:
+    """Gradient by a precision, from that by its root; zero at zero."""
+    root = root_or_zero(potential)
+    return torch.where(root > 0, 0.5 * grad / root, 0.0)
+
+
+def _per_group(values: Tensor, groups: int) -> Array:
+    """``(G P, ...)`` summed over patterns, on the host."""
+    return to_host(values).reshape(groups, -1, *values.shape[1:]).sum(1)
+
+
+def _outer(left: Tensor, right: Tensor, groups: int) -> Array:
+    """Sum of outer products of rows ``(T, G P, R, K)``, ``(G, K, K)`` on the host."""
+    if groups == 1:
+        return to_host(left.flatten(0, 2).mT @ right.flatten(0, 2))[None]
+    one, two = (x.unflatten(1, (groups, -1)).transpose(0, 1).flatten(1, 3) for x in (left, right))
+    return to_host(one.mT @ two)
+
+
+def _matrix_sums(
+    states: Tensor, back: Tensor, adjoint: Tensor, crossed: Array, groups: int
+) -> tuple[Array, Array, Array, Array]:
+    """Matrices of ``Sums``."""
+    first, last = (_outer(states[at], back[at], groups) for at in (slice(1), slice(-1, None)))
+    every = _outer(states, back, groups)
+    moves = _outer(states[1:], back[:-1], groups) + _outer(back[1:], states[:-1], groups)
+    first, last, every = (0.5 * (x + x.swapaxes(1, 2)) for x in (first, last, every))
+    own = [_per_group(x, groups) for x in (adjoint[0], adjoint[-1], adjoint.sum(0))]
+    first, last, every = first + own[0], last + own[1], every + own[2]
+    return first, every - first, every - last, crossed + 0.5 * moves
+
+
+def _vector_sums(values: Tensor, groups: int) -> tuple[Array, Array, Array]:
+    """Vectors of ``Sums``, from rows ``(T, G P, R, K)``."""
+    rows = values.sum(2)
+    first, last, every = (_per_group(x, groups) for x in (rows[0], rows[-1], rows.sum(0)))
+    return first, every - first, every - last
+
+
+def _add_noise(grads: list[Array], prior: HostPrior, noise: Noise, q: Tensor) -> None:
+    """Add what goes back through the roots that noise is multiplied by."""
+    groups, a = prior.start.shape[0], prior.given.transition_matrix
+    moves = noise.transition
+    at_start = _outer(moves[:1], q[:1], groups)
+    ahead, behind = _outer(moves[1:], q[1:], groups), _outer(moves[1:], q[:-1], groups)
+    initial, arriving = prior.roots
+    grads[1] += _by_inverse_root(at_start, initial)
+    grads[2] -= arriving.swapaxes(1, 2) @ behind
+    grads[3] += _by_inverse_root(ahead - behind @ a.swapaxes(1, 2), arriving)
+    if noise.excess is None:
+        return
+    assert prior.given.excess is not None
+    size = a.shape[-1]
+    weight = torch.from_numpy(prior.given.excess[:, :size, :size])
+    root = safe_cholesky(weight)
+    grad = torch.from_numpy(_outer(q[:-1], noise.excess[:-1], groups))
+    inner = (root.mT @ grad).tril_()
+    inner.diagonal(dim1=-2, dim2=-1).mul_(0.5)
+    half = torch.linalg.solve_triangular(root.mT, inner, upper=True)
+    found = torch.linalg.solve_triangular(root, half, upper=False, left=False)
+    grads[5][:, :size, :size] += (0.5 * (found + found.mT)).numpy()
+
+
+def _by_inverse_root(grad: Array, root: Array) -> Array:
+    """Gradient by a covariance, from that by the inverse of its factor: ``_InverseRoot``."""
+    inner = np.tril(grad @ root.swapaxes(1, 2))
+    inner -= 0.5 * np.diagonal(inner, axis1=1, axis2=2)[..., None] * np.eye(inner.shape[-1])
+    pulled = root.swapaxes(1, 2) @ inner @ root
+    found: Array = -0.5 * (pulled + pulled.swapaxes(1, 2))
+    return found
