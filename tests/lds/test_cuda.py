@@ -92,7 +92,8 @@ def test_divergences_of_larger_groups_are_the_same(oracle, sharing):
         generator = torch.Generator(device).manual_seed(0)
         draws, kl = draw_joint_chains(given[0], given[1].linear, given[1].precision, 2, generator)
         assert draws.device.type == device
-        grads = torch.autograd.grad(kl.square().sum(), leaves(given), materialize_grads=True)
+        total = kl.square().sum()
+        grads = torch.autograd.grad(total, leaves(given), allow_unused=True, materialize_grads=True)
         found.append([part.detach().cpu() for part in (kl, *grads)])
     for here, there in zip(*found, strict=True):
         torch.testing.assert_close(there, here, rtol=1e-8, atol=1e-8)

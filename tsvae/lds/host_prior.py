@@ -6,6 +6,8 @@ PyTorch costs several of its.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +38,8 @@ def flat(params: LDSParameters) -> list[torch.Tensor]:
     return parts if params.excess is None else [*parts, *params.excess]
 
 
-class HostPrior(NamedTuple):
+@dataclass(frozen=True)
+class HostPrior:
     """H_0 and c by blocks.
 
     Attributes
@@ -67,6 +70,13 @@ class HostPrior(NamedTuple):
     constant: float
     normalizer: float
     roots: Array
+
+    @cached_property
+    def excess_root(self) -> Array:
+        """Cholesky factor of W."""
+        assert self.given.excess is not None
+        size = self.start.shape[1]
+        return _roots(self.given.excess[:, :size, :size])
 
     @property
     def sound(self) -> bool:

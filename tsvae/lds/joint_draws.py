@@ -23,6 +23,7 @@ c as in ``short_draws``; the dots are what covariances and :math:`\eta` add.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,15 +34,17 @@ from torch.autograd.function import once_differentiable
 from tsvae.lds.host_prior import HostPrior, Sums, flat, host_prior, prior_gradients
 from tsvae.lds.joint_covariances import Returned, adjoint_of_pivots
 from tsvae.lds.joint_elimination import JointPrecision, eliminate
-from tsvae.lds.joint_means import Noise, perturbation, substitute
+from tsvae.lds.joint_means import Noise, NoiseRoots, perturbation, substitute
 from tsvae.lds.layout import SeriesLayout, series_layout
-from tsvae.lds.linalg import root_or_zero, safe_cholesky
-from tsvae.lds.natural_factor import Array, to_device, to_host
+from tsvae.lds.linalg import root_or_zero
+from tsvae.lds.natural_factor import Array, inverse_of_lower, to_device, to_host
 from tsvae.lds.parameters import LDSParameters
 from tsvae.lds.scans import affine_loop, congruence_loop
 
 # Gradients see states, not deviations: a path that is far larger than these is left to others.
 LARGEST_PATH = 100.0
+# Steps of the path up to which numpy is faster than chunks of torch.
+FEW_STEPS = 128
 
 
 def draw_joint_chains(
@@ -98,13 +101,17 @@ def draw_joint_chains(
 def _path(prior: HostPrior, like: Tensor) -> Tensor:
     """Mean path of the prior, ``(T, G, 1, K)``."""
     given, steps = prior.given, like.shape[1]
-    constants = np.repeat(given.bias[None, :, None], steps, axis=0)
-    constants[0] = given.initial_mean[:, None]
-    moves = to_device(constants, like)
-    if not constants.any():
-        return moves
-    transposed = to_device(given.transition_matrix.swapaxes(1, 2), like)
-    return affine_loop(transposed.expand(steps, -1, -1, -1), moves, False)
+    path = np.repeat(given.bias[None, :, None], steps, axis=0)
+    path[0] = given.initial_mean[:, None]
+    transposed = given.transition_matrix.swapaxes(1, 2)
+    if not path.any():
+        return to_device(path, like)
+    if steps <= FEW_STEPS:
+        for before, after in pairwise(path):
+            after += before @ transposed
+        return to_device(path, like)
+    links = to_device(transposed, like).expand(steps, -1, -1, -1)
+    return affine_loop(links, to_device(path, like), False)
 
 
 class _Task(NamedTuple):
@@ -177,9 +184,7 @@ class _Draw(torch.autograd.Function):
         potential, pull = given.potential.unsqueeze(2), _Pull(prior, layout, linear)
         h = layout.states_in(linear)
         right = torch.addcmul(h + pull(path), potential, path, value=-1.0)
-        roots = (to_device(prior.roots[0], linear), to_device(prior.roots[1], linear))
-        transition = to_device(prior.given.transition_matrix, linear)
-        moved = perturbation(given, roots, transition, noise)
+        moved = perturbation(given, _noise_roots(prior, linear), noise)
         moved += right.repeat_interleave(n_samples, dim=2)
         solved = substitute(conditional, gain, torch.cat((right, moved), dim=2), work.runs)
         states = solved + path
@@ -290,22 +295,35 @@ def _add_noise(grads: list[Array], prior: HostPrior, noise: Noise, q: Tensor) ->
     grads[3] += _by_inverse_root(ahead - behind @ a.swapaxes(1, 2), arriving)
     if noise.excess is None:
         return
-    assert prior.given.excess is not None
-    size = a.shape[-1]
-    weight = torch.from_numpy(prior.given.excess[:, :size, :size])
-    root = safe_cholesky(weight)
-    grad = torch.from_numpy(_outer(q[:-1], noise.excess[:-1], groups))
-    inner = (root.mT @ grad).tril_()
-    inner.diagonal(dim1=-2, dim2=-1).mul_(0.5)
-    half = torch.linalg.solve_triangular(root.mT, inner, upper=True)
-    found = torch.linalg.solve_triangular(root, half, upper=False, left=False)
-    grads[5][:, :size, :size] += (0.5 * (found + found.mT)).numpy()
+    root, size = prior.excess_root, a.shape[-1]
+    inverse = inverse_of_lower(root)
+    inner = _half_lower(root.swapaxes(1, 2) @ _outer(q[:-1], noise.excess[:-1], groups))
+    found = inverse.swapaxes(1, 2) @ inner @ inverse
+    grads[5][:, :size, :size] += 0.5 * (found + found.swapaxes(1, 2))
+
+
+def _noise_roots(prior: HostPrior, like: Tensor) -> NoiseRoots:
+    initial, arriving = prior.roots
+    excess = None
+    if prior.given.excess is not None:
+        excess = to_device(prior.excess_root.swapaxes(1, 2), like)
+    return NoiseRoots(
+        to_device(initial, like),
+        to_device(arriving, like),
+        to_device(arriving @ prior.given.transition_matrix, like),
+        excess,
+    )
+
+
+def _half_lower(matrices: Array) -> Array:
+    """Lower triangles and half of the diagonals."""
+    lower: Array = matrices * (np.tri(matrices.shape[-1]) - 0.5 * np.eye(matrices.shape[-1]))
+    return lower
 
 
 def _by_inverse_root(grad: Array, root: Array) -> Array:
     """Gradient by a covariance, from that by the inverse of its factor: ``_InverseRoot``."""
-    inner = np.tril(grad @ root.swapaxes(1, 2))
-    inner -= 0.5 * np.diagonal(inner, axis1=1, axis2=2)[..., None] * np.eye(inner.shape[-1])
+    inner = _half_lower(grad @ root.swapaxes(1, 2))
     pulled = root.swapaxes(1, 2) @ inner @ root
     found: Array = -0.5 * (pulled + pulled.swapaxes(1, 2))
     return found

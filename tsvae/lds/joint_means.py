@@ -118,38 +118,74 @@ class Noise(NamedTuple):
     excess: Tensor | None
 
 
-def perturbation(
-    precision: JointPrecision, roots: tuple[Tensor, Tensor], transition: Tensor, noise: Noise
-) -> Tensor:
+class NoiseRoots(NamedTuple):
+    """What standard normal rows are multiplied by: R of blocks ``R'R (G, K, K)``.
+
+    Attributes
+    ----------
+    initial, arriving : Tensor
+    turned : Tensor
+        R A, R of the arriving block.
+    excess : Tensor or None
+    """
+
+    initial: Tensor
+    arriving: Tensor
+    turned: Tensor
+    excess: Tensor | None
+
+
+def noise_roots(
+    precision: JointPrecision,
+    roots: tuple[Tensor, Tensor],
+    transition: Tensor,
+    dtype: torch.dtype,
+    excess: bool,
+) -> NoiseRoots:
+    """Roots of the blocks, differentiable.
+
+    Parameters
+    ----------
+    precision : JointPrecision
+    roots : tuple of Tensor (G, K, K)
+        Of the initial and the arriving block.
+    transition : Tensor (G, K, K)
+        A, in the precision of ``roots``.
+    dtype : torch.dtype
+        Of the result.
+    excess : bool
+        Whether there is one.
+
+    Returns
+    -------
+    NoiseRoots
+    """
+    first, later = roots
+    own = safe_cholesky(precision.excess).mT.to(dtype) if excess else None
+    return NoiseRoots(first.to(dtype), later.to(dtype), (later @ transition).to(dtype), own)
+
+
+def perturbation(precision: JointPrecision, roots: NoiseRoots, noise: Noise) -> Tensor:
     """Draw from N(0, H), for diagonal potentials; differentiable.
 
     Parameters
     ----------
     precision : JointPrecision
         With ``potential (T, N, K)``.
-    roots : tuple of Tensor (G, K, K)
-        R with ``R'R`` the initial and the arriving block: U' in the module docstring.
-    transition : Tensor (G, K, K)
-        A in float64.
+    roots : NoiseRoots
+        U' in the module docstring.
     noise : Noise
 
     Returns
     -------
     Tensor (T, N, R, K)
     """
-    dtype = noise.potential.dtype
-    first, later = roots  # rows: eps -> eps @ U'
-    turned = (later @ transition).to(dtype)
     moves = noise.transition
-    initial, ahead = (
-        times_group(moves[:1], first.to(dtype)),
-        times_group(moves[1:], later.to(dtype)),
-    )
-    behind = torch.nn.functional.pad(times_group(moves[1:], turned), (0, 0) * 3 + (0, 1))
+    initial, ahead = times_group(moves[:1], roots.initial), times_group(moves[1:], roots.arriving)
+    behind = torch.nn.functional.pad(times_group(moves[1:], roots.turned), (0, 0) * 3 + (0, 1))
     total = torch.cat((initial, ahead)) - behind
     total = total + noise.potential * root_or_zero(precision.potential).unsqueeze(2)
-    if noise.excess is not None:
-        root = safe_cholesky(precision.excess).mT.to(dtype)
-        weight = precision.followed.to(dtype)[..., None, None]
-        total = total + weight * times_group(noise.excess, root)
+    if noise.excess is not None and roots.excess is not None:
+        weight = precision.followed.to(total.dtype)[..., None, None]
+        total = total + weight * times_group(noise.excess, roots.excess)
     return total

@@ -17,7 +17,7 @@ from torch import Tensor
 from tsvae.lds.filter_result import Chain
 from tsvae.lds.joint_covariances import JointCovariances, joint_covariances
 from tsvae.lds.joint_elimination import JointPrecision
-from tsvae.lds.joint_means import Noise, perturbation, solve
+from tsvae.lds.joint_means import Noise, noise_roots, perturbation, solve
 from tsvae.lds.joint_prior import Prior, potential_in, prior_path, prior_precisions
 from tsvae.lds.layout import SeriesLayout, covariances_out, repeat_groups, times_group
 from tsvae.lds.linalg import inverse_positive
@@ -229,7 +229,9 @@ class JointPass:
     def samples_from(self, noise: Noise, n_samples: int) -> Tensor:
         """Turn standard normal numbers into samples ``(S, B, T, D)``."""
         transition = self.params.transition_matrix.double()
-        moved = perturbation(self._inner, self.prior.roots, transition, noise)
+        dtype, excess = noise.potential.dtype, noise.excess is not None
+        roots = noise_roots(self.precision, self.prior.roots, transition, dtype, excess)
+        moved = perturbation(self._inner, roots, noise)
         right = self._right.repeat_interleave(n_samples, dim=2) + moved
         if "deviation" in self.__dict__:
             found = self._solve(right)
