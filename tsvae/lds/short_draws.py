@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.linalg import lapack
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -189,6 +190,48 @@ def _prior_linear(prior: HostPrior, steps: int, like: Tensor) -> Tensor:
 
 def _inverse_root(prior: HostPrior, weight: Tensor, n_patterns: int) -> Tensor:
     """Inverse of the Cholesky factor of ``H (G P, n, n)``."""
+    root = _banded_root(prior, weight, n_patterns)
+    if root is None:
+        root = _dense_root(prior, weight, n_patterns)
+    eye = torch.zeros_like(root, memory_format=torch.contiguous_format)
+    eye.diagonal(dim1=-2, dim2=-1).fill_(1.0)
+    return torch.linalg.solve_triangular(root, eye, upper=False, out=eye)
+
+
+def _banded_root(prior: HostPrior, weight: Tensor, n_patterns: int) -> Tensor | None:
+    """Cholesky factor of H on the host; None for larger groups, on GPUs and if it fails.
+
+    One band holds all chains one after the other: LAPACK does with 2 K entries of a column what
+    takes it several times as long with all of them.
+    """
+    (groups, size), count = prior.start.shape, weight.shape[2]
+    steps = count // size
+    if size > 2 or weight.device.type != "cpu":
+        return None
+    # Entry (t, k, d) lies d below the diagonal in the column of coordinate k of step t.
+    band = np.zeros((groups, steps, size, 2 * size))
+    for k in range(size):
+        inner, beyond = slice(0, size - k), slice(size - k, 2 * size - k)
+        band[:, :, k, inner] = (prior.arriving + prior.leaving)[:, None, k:, k]
+        band[:, 0, k, inner] = (prior.initial + prior.leaving)[:, k:, k]
+        last = prior.arriving if steps > 1 else prior.initial
+        band[:, -1, k, inner] = last[:, k:, k]
+        band[:, :-1, k, beyond] = -prior.coupling[:, None, :, k]
+    band = np.repeat(band, n_patterns, axis=0).reshape(-1, 2 * size)
+    band[:, 0] += weight.numpy().reshape(-1)
+    factor, failed = lapack.dpbtrf(band.T, lower=1, overwrite_ab=1)
+    if failed:
+        return None
+    columns = torch.from_numpy(factor).view(2 * size, -1, count)
+    root = weight.new_zeros(columns.shape[1], count, count)
+    for below in range(min(2 * size, count)):
+        entries = columns[below, :, : count - below]
+        root.diagonal(-below, dim1=-2, dim2=-1).copy_(entries)
+    return root
+
+
+def _dense_root(prior: HostPrior, weight: Tensor, n_patterns: int) -> Tensor:
+    """Cholesky factor of H, whatever its groups and its device."""
     (groups, size), count = prior.start.shape, weight.shape[2]
     steps = count // size
     own = np.empty((groups, size, size, steps))
@@ -203,21 +246,18 @@ def _inverse_root(prior: HostPrior, weight: Tensor, n_patterns: int) -> Tensor:
     root, failed = torch.linalg.cholesky_ex(h)
     if bool(failed.any()):
         root = safe_cholesky(h + h.tril(-1).mT)
-    eye = torch.zeros_like(h, memory_format=torch.contiguous_format)
-    eye.diagonal(dim1=-2, dim2=-1).fill_(1.0)
-    return torch.linalg.solve_triangular(root, eye, upper=False, out=torch.empty_like(eye))
+    return root
 
 
 def _block_sums(matrices: Tensor, groups: int, steps: int) -> tuple[Array, Array, Array, Array]:
     """Sum blocks of ``sym(matrices)`` over patterns, and over steps as ``Sums`` says."""
-    own, ahead = (step_blocks(matrices, steps, offset) for offset in (0, 1))
-    back = step_blocks(matrices, steps, -1)
-    every = own.sum(-1, dtype=torch.float64)
-    crossed = 0.5 * (back.sum(-1) + ahead.sum(-1).mT).double()
-    parts = torch.stack((every, own[..., 0].double(), own[..., -1].double(), crossed))
-    host = to_host(parts.unflatten(1, (groups, -1)).sum(2))
-    total, first, last = 0.5 * (host[:3] + host[:3].swapaxes(-1, -2))
-    return first, total - first, total - last, host[3]
+    size = matrices.shape[-1] // steps
+    host = matrices.cpu().numpy().reshape(groups, -1, steps, size, steps, size)
+    own, back, ahead = (np.diagonal(host, offset, 2, 4) for offset in (0, -1, 1))
+    every, back, ahead = (x.sum((1, -1), dtype=float) for x in (own, back, ahead))
+    first, last = (own[..., at].sum(1, dtype=float) for at in (0, -1))
+    every, first, last = (0.5 * (x + x.swapaxes(1, 2)) for x in (every, first, last))
+    return first, every - first, every - last, 0.5 * (back + ahead.swapaxes(1, 2))
 
 
 def _vector_sums(rows: Tensor, groups: int, steps: int) -> tuple[Array, Array, Array]:

@@ -78,8 +78,17 @@ class NaturalDescent(Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    p.sub_(limit_step(p.grad * group["lr"], group["trust_region"]))
+                    _descend(p, group["lr"], group["trust_region"])
         return loss
+
+
+def _descend(p: Tensor, lr: float, trust_region: float | None) -> None:
+    grad = p.grad
+    assert grad is not None
+    if trust_region is None or not grad.numel() or float(grad.abs().amax()) * lr <= trust_region:
+        p.sub_(grad, alpha=lr)
+    else:
+        p.sub_(limit_step(grad * lr, trust_region))
 
 
 def limit_step(step: Tensor, trust_region: float | None) -> Tensor:
