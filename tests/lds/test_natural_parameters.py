@@ -8,6 +8,7 @@ import torch
 
 from tsvae import lds
 from tsvae.lds.natural_factor import inverse_of_lower
+from tsvae.lds.natural_gradient import natural_kl, prior_factor
 
 
 def outcome(params, kl, parts):
@@ -16,6 +17,11 @@ def outcome(params, kl, parts):
     generator = torch.Generator().manual_seed(1)
     weights = [torch.randn(x.shape, generator=generator, dtype=x.dtype) for x in flat]
     return sum((flat[i] * weights[i]).sum() for i in parts)
+
+
+def factor(theta, name):
+    prior = getattr(theta, f"prior_{name}")
+    return getattr(theta, f"{name}_factor"), getattr(theta, f"{name}_size"), prior_factor(prior)
 
 
 @pytest.mark.parametrize("size, n_inputs", [(1, 0), (2, 0), (2, 3), (4, 1)])
@@ -30,7 +36,8 @@ def test_results_and_directions_are_those_of_the_factors(size, n_inputs, parts):
             xi += torch.from_numpy(0.1 * rng.normal(size=xi.shape))
     params, kl = theta.terms()
     apart = theta.parameters_for_inference()
-    want_kl = theta.kl()
+    want_kl = natural_kl(*factor(theta, "initial")) + natural_kl(*factor(theta, "transition"))
+    torch.testing.assert_close(theta.kl(), kl)
     torch.testing.assert_close(kl, want_kl)
     for got, want in zip((*params[:6], *params.excess), (*apart[:6], *apart.excess), strict=True):
         torch.testing.assert_close(got, want)

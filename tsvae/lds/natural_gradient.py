@@ -201,7 +201,7 @@ class HostFactor:
 
     Parameters
     ----------
-    xi : Tensor (G, n)
+    xi : ndarray (G, n)
         Unconstrained factor.
     size : FactorSize
     prior : PriorFactor or None
@@ -215,9 +215,9 @@ class HostFactor:
         Summed over groups; 0.0 without a prior.
     """
 
-    def __init__(self, xi: Tensor, size: FactorSize, prior: PriorFactor | None) -> None:
-        self.size, self.prior, self.like = size, prior, xi.detach()
-        self.factor = factor_of(to_host(xi), size)
+    def __init__(self, xi: Array, size: FactorSize, prior: PriorFactor | None) -> None:
+        self.size, self.prior = size, prior
+        self.factor = factor_of(xi, size)
         self.phi = phi_of(self.factor)
         self.expectations = self.phi.expectations
         self.kl = 0.0
@@ -225,15 +225,14 @@ class HostFactor:
             self.found = _divergence(self.factor, self.phi, prior)
             self.kl = self.found.value
 
-    def direction(self, grads: Sequence[Array | None], weight: Array | None) -> Tensor | None:
+    def direction(self, grads: Sequence[Array | None], weight: Array | None) -> Array | None:
         """Direction in xi, from gradients by phi and the weight of the KL; None if all are."""
         total = _Direction()
         total.add_expectations(self.expectations[1], *grads)
         if weight is not None:
             assert self.prior is not None
             total.add_divergence(weight, self.factor, self.phi, self.prior, self.found)
-        found = total.in_coordinates(self.factor, self.phi.inverse_rows, self.size)
-        return None if found is None else to_device(found, self.like)
+        return total.in_coordinates(self.factor, self.phi.inverse_rows, self.size)
 
 
 class _NaturalTerms(torch.autograd.Function):
@@ -243,7 +242,7 @@ class _NaturalTerms(torch.autograd.Function):
     def forward(
         ctx: Any, xi: Tensor, size: FactorSize, prior: PriorFactor | None
     ) -> tuple[Tensor | None, ...]:
-        ctx.host = HostFactor(xi, size, prior)
+        ctx.host, ctx.like = HostFactor(to_host(xi), size, prior), xi.detach()
         ctx.set_materialize_grads(False)
         outputs = tuple(to_device(part, xi) for part in ctx.host.expectations)
         return *outputs, None if prior is None else xi.new_tensor(ctx.host.kl)
@@ -252,7 +251,8 @@ class _NaturalTerms(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None, None]:
         given = [None if grad is None else to_host(grad) for grad in grads]
-        return ctx.host.direction(given[:4], given[4]), None, None
+        found = ctx.host.direction(given[:4], given[4])
+        return None if found is None else to_device(found, ctx.like), None, None
 
 
 class _Direction:

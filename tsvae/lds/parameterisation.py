@@ -15,8 +15,8 @@ from tsvae.lds.natural import (
     standard_from_unconstrained,
     unconstrained_from_standard,
 )
-from tsvae.lds.natural_gradient import natural_expectations, natural_kl, prior_factor
-from tsvae.lds.natural_parameters import NaturalFactor, ThetaTerms, natural_parameters
+from tsvae.lds.natural_gradient import natural_expectations
+from tsvae.lds.natural_parameters import ThetaTerms, joint_prior_factor, natural_parameters
 from tsvae.lds.parameters import LDSParameters, make_parameters, stabilize
 from tsvae.lds.point_estimate import free_from_regression, log_prior_density, point_from_free
 from tsvae.lds.priors import (
@@ -123,10 +123,7 @@ class LinearDynamicsPosterior(nn.Module):
         ):
             for name, value in factor._asdict().items():
                 self.register_buffer(f"prior_{side}_{name}", value, persistent=False)
-        self._prior_factors = (
-            prior_factor(prior.initial.as_mniw()),
-            prior_factor(prior.transition),
-        )
+        self._prior_factor = joint_prior_factor(prior.initial.as_mniw(), prior.transition)
         start = self._default_start() if start is None else start
         free = self._free_from(start, strength)
         self.initial_factor = nn.Parameter(free[0])
@@ -154,14 +151,6 @@ class LinearDynamicsPosterior(nn.Module):
     def prior_transition(self) -> MNIW:
         """Prior of ([A B b], Q)."""
         return MNIW(*(getattr(self, f"prior_transition_{name}") for name in MNIW._fields))
-
-    @property
-    def _initial(self) -> NaturalFactor:
-        return NaturalFactor(self.initial_factor, self.initial_size, self._prior_factors[0])
-
-    @property
-    def _transition(self) -> NaturalFactor:
-        return NaturalFactor(self.transition_factor, self.transition_size, self._prior_factors[1])
 
     def natural_parameters(self) -> list[nn.Parameter]:
         """List the parameters whose ``grad`` is a natural direction (none unless "natural")."""
@@ -197,7 +186,9 @@ class LinearDynamicsPosterior(nn.Module):
         """Parameters for inference and ``kl()``, at the price of little more than one of them."""
         if self.posterior != "natural":
             return ThetaTerms(self.parameters_for_inference(), self.kl())
-        return natural_parameters(self._initial, self._transition)
+        return natural_parameters(
+            self.initial_factor, self.transition_factor, self.transition_size, self._prior_factor
+        )
 
     def plug_in(
         self,
@@ -252,7 +243,7 @@ class LinearDynamicsPosterior(nn.Module):
     def kl(self) -> Tensor:
         """KL(q(theta) || p(theta)), a scalar; minus the log prior density for a point estimate."""
         if self.posterior == "natural":
-            return natural_kl(*self._initial) + natural_kl(*self._transition)
+            return self.terms().kl
         if self.posterior == "gradient":
             q = self.standard()
             first = kl_divergence(q.initial.as_mniw(), self.prior_initial).sum()
