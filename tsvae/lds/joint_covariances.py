@@ -84,12 +84,12 @@ class _Joint(torch.autograd.Function):
         runs.extend(work.runs)
         ctx.runs = runs
         conditional, gain = work.conditional, work.pull.mT
-        smoothed = conditional.new_empty(0)
+        smoothed = crossed = conditional.new_empty(0)
         diagonal = smoothed
         if smooth:
-            smoothed = congruence_loop(gain, conditional, True, runs=runs)
+            smoothed, crossed = smoothed_covariances(conditional, gain, runs)
             diagonal = smoothed.diagonal(dim1=-2, dim2=-1).clone()
-        ctx.save_for_backward(*inputs, conditional, gain, smoothed)
+        ctx.save_for_backward(*inputs, conditional, gain, smoothed, crossed)
         ctx.set_materialize_grads(False)
         log_det = 2.0 * work.pivots.log_().sum((0, 2), dtype=torch.float64)
         return work.before, conditional, gain, log_det, smoothed, diagonal
@@ -97,15 +97,16 @@ class _Joint(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: _Gradient) -> tuple[_Gradient, ...]:
-        *inputs, conditional, gain, smoothed = ctx.saved_tensors
+        *inputs, conditional, gain, smoothed, crossed = ctx.saved_tensors
         given = JointPrecision(*inputs)
+        done = Done(conditional, gain, smoothed, crossed, ctx.runs)
         adjoint, reached, coupling = adjoint_of_pivots(
-            Returned(*grads), conditional, gain, smoothed, ctx.runs
+            Returned(*grads), done, given.arriving.shape[0]
         )
         leaving, excess = _sums(adjoint, given.followed)
         sums = (reached[0], reached[1:].sum(0), coupling, leaving, excess)
-        groups = given.arriving.shape[0]
         blocks = [symmetrize(x) if i != 2 else x for i, x in enumerate(sums)]
+        groups = given.arriving.shape[0]
         blocks = [x.double().unflatten(0, (groups, -1)).sum(1) for x in blocks]
         potential = adjoint
         if given.potential.ndim == 3:
@@ -124,38 +125,61 @@ class Returned(NamedTuple):
     smoothed_diagonal: _Gradient = None
 
 
-def adjoint_of_pivots(
-    returned: Returned,
-    conditional: Tensor,
-    gain: Tensor,
-    smoothed: Tensor,
-    runs: list[Run],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Adjoints of M_t and of Omega_t ``(T, N, K, K)``, and the gradient of B, ``(N, K, K)``."""
-    source, coupling = _adjoint_source(returned, conditional, gain, smoothed, runs)
+class Done(NamedTuple):
+    """What the gradients see of the way there and back, ``(T, N, K, K)``.
+
+    Attributes
+    ----------
+    conditional, gain, smoothed : Tensor
+        As in ``JointCovariances``.
+    crossed : Tensor
+        ``G_t S_{t+1}``; empty without ``smoothed``.
+    runs : list of Run
+    """
+
+    conditional: Tensor
+    gain: Tensor
+    smoothed: Tensor
+    crossed: Tensor
+    runs: list[Run]
+
+
+def smoothed_covariances(
+    conditional: Tensor, gain: Tensor, runs: list[Run]
+) -> tuple[Tensor, Tensor]:
+    """Smoothed covariances and ``G_t S_{t+1}``."""
+    crossed = torch.empty_like(conditional)
+    smoothed = congruence_loop(gain, conditional, True, runs=runs, halves=crossed)
+    return smoothed, crossed
+
+
+def adjoint_of_pivots(returned: Returned, done: Done, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Adjoints of M_t and of Omega_t, ``(T, N, K, K)``; the gradient of B, ``(N or G, K, K)``."""
+    gain = done.gain
+    source, coupling = _adjoint_source(returned, done, groups)
     incoming = returned.before
     if incoming is not None:
         incoming = symmetrize(incoming)
         source[:-1] += gain[:-1] @ incoming[1:] @ gain[:-1].mT
     # Y_t, the adjoint of M_t; that of Omega_t adds the caller's own.
-    adjoint = congruence_loop(gain, source, True, out=source, runs=_both(runs, source))
+    adjoint = congruence_loop(gain, source, True, out=source, runs=_both(done.runs, source))
     reached = adjoint if incoming is None else adjoint + incoming
-    coupling -= 2.0 * _contract(reached[1:], gain.mT[:-1])
+    coupling -= 2.0 * _contract(reached[1:], gain.mT[:-1], groups)
     return adjoint, reached, coupling
 
 
-def _adjoint_source(
-    returned: Returned,
-    conditional: Tensor,
-    gain: Tensor,
-    smoothed: Tensor,
-    runs: list[Run],
-) -> tuple[Tensor, Tensor]:
-    """Sum what a step's own results add to the adjoint of M_t, and to the gradient of B."""
+def _adjoint_source(returned: Returned, done: Done, groups: int) -> tuple[Tensor, Tensor]:
+    r"""Sum what a step's own results add to the adjoint of M_t, and to the gradient of B.
+
+    With :math:`P_t = M_t^{-1}Z_t`, the smoother adds
+    :math:`P M^{-1} - P\bar S - \bar S P'` to the one and :math:`2\sum_t (P_t G_t\bar S_{t+1})'`
+    to the other.
+    """
+    conditional, gain = done.conditional, done.gain
     n_steps, n, size, _ = conditional.shape
-    later = _smoother_adjoint(returned, gain, smoothed, runs)
+    later = _smoother_adjoint(returned, gain, done.smoothed, done.runs)
     source = torch.empty_like(conditional)
-    coupling = conditional.new_zeros(n, size, size)
+    coupling = conditional.new_zeros(groups if groups == 1 else n, size, size)
     weight = returned.log_det
     scale = 0.0 if weight is None else weight.to(conditional.dtype)[:, None, None]
     width = max(1, BLOCK // (n * size * size))
@@ -164,23 +188,24 @@ def _adjoint_source(
         m, g = conditional[block], gain[block]
         own = torch.mul(m, scale, out=source[block])
         if later is not None:
-            half = m @ later[block]
-            own -= half @ m
-            ahead = smoothed[start + 1 : start + width + 1]
-            count = ahead.shape[0]
-            if count:
-                # 2 M^-1 Z G S, the part of dB' that comes by the smoother's gain
-                turned = (half[:count] @ g[:count]) @ ahead
-                _subtract_symmetric(own[:count], turned @ g[:count].mT, 2.0)
-                coupling += 2.0 * turned.sum(0).mT
+            half = later[block] @ m  # P'
+            own += m @ half
+            _subtract_symmetric(own, done.smoothed[block] @ half, 2.0)
+            coupling += 2.0 * _contract(half, done.crossed[block], groups).mT
         if returned.conditional is not None:
             own -= m @ symmetrize(returned.conditional[block]) @ m
         if returned.gain is not None:
             count = min(width, n_steps - 1 - start)  # the last gain is a constant
             turned = m[:count] @ returned.gain[block][:count]
             _subtract_symmetric(own[:count], turned @ g[:count].mT, 1.0)
-            coupling += turned.sum(0).mT
+            coupling += _summed(turned, groups).mT
     return source, coupling
+
+
+def _summed(matrices: Tensor, groups: int) -> Tensor:
+    """Sum over steps, and over patterns of a single group."""
+    total = matrices.sum(0)
+    return total.sum(0, keepdim=True) if groups == 1 else total
 
 
 def _subtract_symmetric(target: Tensor, value: Tensor, scale: float) -> None:
@@ -210,12 +235,12 @@ def _both(runs: list[Run], constants: Tensor) -> list[Run]:
     return common_runs(runs, equal_runs(constants))
 
 
-def _contract(left: Tensor, right: Tensor) -> Tensor:
-    """``sum_t left_t' right_t`` of ``(T, N, K, K)`` for every n: ``(N, K, K)``.
+def _contract(left: Tensor, right: Tensor, groups: int) -> Tensor:
+    """``sum_t left_t' right_t`` of ``(T, N, K, K)`` for every n, ``(N, K, K)``.
 
-    One product where a single group and pattern, or a few, allow it.
+    For a single group, sums over its patterns, too: ``(1, K, K)``, one product.
     """
-    if left.shape[1] == 1:
+    if groups == 1:
         return (left.flatten(0, 2).mT @ right.flatten(0, 2))[None]
     total = left.new_zeros(left.shape[1:])
     width = max(1, BLOCK // left[0].numel()) if left.shape[0] else 1

@@ -32,14 +32,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tsvae.lds.host_prior import HostPrior, Sums, flat, host_prior, prior_gradients
-from tsvae.lds.joint_covariances import Returned, adjoint_of_pivots
+from tsvae.lds.joint_covariances import Done, Returned, adjoint_of_pivots, smoothed_covariances
 from tsvae.lds.joint_elimination import JointPrecision, eliminate
 from tsvae.lds.joint_means import Noise, NoiseRoots, perturbation, substitute
-from tsvae.lds.layout import SeriesLayout, series_layout
+from tsvae.lds.layout import SeriesLayout, series_layout, times_group
 from tsvae.lds.linalg import root_or_zero
 from tsvae.lds.natural_factor import Array, inverse_of_lower, to_device, to_host
 from tsvae.lds.parameters import LDSParameters
-from tsvae.lds.scans import affine_loop, congruence_loop
+from tsvae.lds.scans import affine_loop
 
 # Gradients see states, not deviations: a path that is far larger than these is left to others.
 LARGEST_PATH = 100.0
@@ -152,15 +152,14 @@ class _Pull:
         size = prior.start.shape[1]
         self.there = prior.given.excess is not None
         if prior.given.excess is not None:
-            self.weight = _wide(to_device(prior.given.excess[:, :size, :size], like), layout)
+            self.weight = to_device(prior.given.excess[:, :size, :size], like)
             shift = to_device(-prior.given.excess[:, :size, size], like)
             self.shift = _wide(shift, layout).unsqueeze(1)
 
     def __call__(self, states: Tensor) -> Tensor:
         pulled = torch.zeros_like(states)
         if self.there:
-            torch.matmul(states[:-1], self.weight, out=pulled[:-1])
-            torch.sub(self.shift, pulled[:-1], out=pulled[:-1])
+            torch.sub(self.shift, times_group(states[:-1], self.weight), out=pulled[:-1])
         return pulled
 
     def work(self, states: Tensor) -> Tensor:
@@ -179,7 +178,7 @@ class _Draw(torch.autograd.Function):
         given = _blocks(prior, layout, precision)
         work = eliminate(given, keep_before=False)
         conditional, gain = work.conditional, work.pull.mT
-        smoothed = congruence_loop(gain, conditional, True, runs=work.runs)
+        smoothed, crossed = smoothed_covariances(conditional, gain, work.runs)
         path = _wide(path, layout, dim=1)
         potential, pull = given.potential.unsqueeze(2), _Pull(prior, layout, linear)
         h = layout.states_in(linear)
@@ -197,7 +196,7 @@ class _Draw(torch.autograd.Function):
         own = work.pivots.log_().sum((0, 2), dtype=torch.float64) - 0.5 * spread.double()
         kl = 0.5 * energy.double() + own[:, None]
         kl = kl.view(prior.start.shape[0], -1).sum(0) - prior.normalizer
-        ctx.save_for_backward(conditional, gain, smoothed, given.potential, states, u)
+        ctx.save_for_backward(conditional, gain, smoothed, crossed, given.potential, states, u)
         ctx.task, ctx.runs = task, work.runs
         ctx.likes = [part.detach() for part in params]
         ctx.set_materialize_grads(False)
@@ -208,7 +207,7 @@ class _Draw(torch.autograd.Function):
     def backward(
         ctx: Any, grad_draws: Tensor | None, grad_kl: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        conditional, gain, smoothed, potential, states, u = ctx.saved_tensors
+        conditional, gain, smoothed, crossed, potential, states, u = ctx.saved_tensors
         prior, layout, noise, _, n_samples = ctx.task
         rows, groups = layout.rows, prior.start.shape[0]
         w = u.new_zeros(layout.n_patterns * rows) if grad_kl is None else grad_kl.to(u.dtype)
@@ -225,7 +224,8 @@ class _Draw(torch.autograd.Function):
         linear = v + q.unflatten(2, (rows, n_samples)).sum(3)
         half = 0.5 * w.sum(1)  # of patterns
         returned = Returned(log_det=half[:, 0].double(), smoothed_diagonal=-half * potential)
-        adjoint, _, coupling = adjoint_of_pivots(returned, conditional, gain, smoothed, ctx.runs)
+        done = Done(conditional, gain, smoothed, crossed, ctx.runs)
+        adjoint, _, coupling = adjoint_of_pivots(returned, done, groups)
         precision = (
             (states * back).sum(2)
             + adjoint.diagonal(dim1=-2, dim2=-1)
@@ -234,8 +234,8 @@ class _Draw(torch.autograd.Function):
             + _by_root(potential, (q * noise.potential).sum(2))
         )
         total = -float(w.view(groups, -1)[0].double().sum())
-        crossed = -0.5 * _per_group(coupling, groups)
-        matrices = _matrix_sums(states, back, adjoint, crossed, groups)
+        turned = -0.5 * _per_group(coupling, groups)
+        matrices = _matrix_sums(states, back, adjoint, turned, groups)
         vectors = _vector_sums(linear - weighted, groups)
         grads = prior_gradients(prior, Sums(*matrices, *vectors, total), len(u))
         _add_noise(grads, prior, noise, q)

@@ -108,12 +108,14 @@ def congruence_loop(
     of_past: bool = False,
     out: Tensor | None = None,
     runs: list[Run] | None = None,
+    halves: Tensor | None = None,
 ) -> Tensor:
     """``X_t = F_t X_prev F_t' + C_t``, without gradient; the first visited step has no past.
 
     Where F and C stay the same, the recursion ends when it has settled and the rest is filled in.
     ``of_past``: a step takes the matrix of the step visited before it. ``out`` may be
-    ``constants``. ``runs``: where both are known to stay the same; looked for if None.
+    ``constants``. ``runs``: where both are known to stay the same; looked for if None. ``halves``
+    takes ``F_t X_prev``, zero at the first visited step.
     """
     if out is None:
         out = torch.empty_like(constants, memory_format=torch.contiguous_format)
@@ -131,15 +133,22 @@ def congruence_loop(
     now = past = moves[0]
     state = target[now].copy_(constant[now])
     half, step = torch.empty_like(state), 1
+    kept = None if halves is None else step_views(halves)
+    if kept is not None:
+        kept[now].zero_()
     while step < n_steps:
         end = settling.stop(state) if settling.looks(step - 1) else None
         if end is not None:
             rest = slice(step, end) if not reverse else slice(n_steps - end, n_steps - step)
             out[rest] = state
+            if halves is not None:
+                halves[rest] = half
             step, now = end, moves[end - 1]
             continue
         past, now = now, moves[step]
         link = past if of_past else now
+        if kept is not None:
+            half = kept[now]
         torch.bmm(matrix[link], state, out=half)
         state = torch.baddbmm(constant[now], half, transposed[link], out=target[now])
         step += 1
