@@ -178,20 +178,25 @@ def _adjoint_source(returned: Returned, done: Done, groups: int) -> tuple[Tensor
     conditional, gain = done.conditional, done.gain
     n_steps, n, size, _ = conditional.shape
     later = _smoother_adjoint(returned, gain, done.smoothed, done.runs)
-    source = torch.empty_like(conditional)
+    # Blocks of ``later`` are taken over as soon as they have been read: new memory is slow.
+    source = torch.empty_like(conditional) if later is None else later
     coupling = conditional.new_zeros(groups if groups == 1 else n, size, size)
     weight = returned.log_det
-    scale = 0.0 if weight is None else weight.to(conditional.dtype)[:, None, None]
+    scale = conditional.new_zeros(n) if weight is None else weight.to(conditional.dtype)
     width = max(1, BLOCK // (n * size * size))
     for start in range(0, n_steps, width):
         block = slice(start, start + width)
         m, g = conditional[block], gain[block]
-        own = torch.mul(m, scale, out=source[block])
-        if later is not None:
-            half = later[block] @ m  # P'
-            own += m @ half
-            _subtract_symmetric(own, done.smoothed[block] @ half, 2.0)
+        own = source[block]
+        if later is None:
+            torch.mul(m, scale[:, None, None], out=own)
+        else:
+            half = own @ m  # P'
+            turned = done.smoothed[block] @ half
             coupling += 2.0 * _contract(half, done.crossed[block], groups).mT
+            half.diagonal(dim1=-2, dim2=-1).add_(scale[:, None])
+            torch.matmul(m, half, out=own)
+            _subtract_symmetric(own, turned, 2.0)
         if returned.conditional is not None:
             own -= m @ symmetrize(returned.conditional[block]) @ m
         if returned.gain is not None:
