@@ -113,6 +113,17 @@ def congruence(factor: Tensor, matrix: Tensor, plus: Tensor | None = None) -> Te
     return times_matrix(times_matrix(factor, matrix), transpose(factor), plus)
 
 
+def distinct(matrix: Tensor) -> Tensor:
+    """Distinct entries of symmetric matrices, by row: ``(2 K - 1, ...)``."""
+    return matrix[0] if matrix.shape[0] == 1 else torch.cat((matrix[0], matrix[1, 1:]))
+
+
+def whole(entries: Tensor) -> Tensor:
+    """Symmetric matrices ``(K, K, ...)`` of their distinct entries: a view, not to be written."""
+    size = (entries.shape[0] + 1) // 2
+    return entries.unfold(0, size, 1).movedim(-1, 1)
+
+
 def symmetric(matrix: Tensor) -> Tensor:
     """``(X + X') / 2``."""
     return matrix if matrix.shape[0] == 1 else torch.add(matrix, transpose(matrix)).mul_(0.5)

@@ -236,7 +236,6 @@ class _SmoothCovariances(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         gain, constants = laws
         smoothed = congruences(gain, constants, reverse=True)
-        _make_symmetric(smoothed)
         (cross,) = by_blocks(lambda g, s: (times_matrix(g, s),), gain, steps(smoothed, 1))
         ctx.save_for_backward(filtered, predicted, transition, gain, smoothed, cross)
         ctx.set_materialize_grads(False)
@@ -289,12 +288,6 @@ def _smoother_source(gain: Tensor, grad_smoothed: _Gradient, grad_cross: _Gradie
             into=(later,),
         )
     return source
-
-
-def _make_symmetric(matrix: Tensor) -> None:
-    if matrix.shape[0] > 1:
-        matrix[0, 1].add_(matrix[1, 0]).mul_(0.5)
-        matrix[1, 0].copy_(matrix[0, 1])
 
 
 def _conditionals(

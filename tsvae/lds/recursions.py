@@ -4,11 +4,12 @@ The links of a recursion sit between steps: link i joins steps i and i + 1, so a
 steps has T - 1 links and its adjoint, which runs the other way, uses the same links transposed.
 
 *Odd-even reduction* (affine and congruence recursions). Pairs of steps are merged,
-:math:`x_{i+1} = L_i (L_{i-1} x_{i-1} + g_i) + g_{i+1}`, the recursion over every second step is
+:math:`x_{i+2} = L_{i+1} (L_i x_i + g_{i+1}) + g_{i+2}`, the recursion over every second step is
 solved by the same rule, and one vectorised step fills the others: 2 log2(T) vectorised levels, in
-all about twice the arithmetic of the loop. Where a single step already fills the vector units (many
-series) the plain loop is cheaper and is used instead; levels small enough are handed to numpy
-(module ``small_recursions``).
+all about twice the arithmetic of the loop. Products of links serve all recursions over the same
+links, in both directions. Where a single step already fills the vector units (many series) the
+plain loop is cheaper and is used instead; levels small enough are handed to numpy (module
+``small_recursions``).
 
 *Riccati recursion*, :math:`P_{t+1} = A S(P_t, \Lambda_t) A' + Q`. The map of several steps is
 :math:`P \mapsto F\,S(P, J)\,F' + C`; with :math:`(K, S, X)` the update of covariance :math:`C_1` by
@@ -37,12 +38,13 @@ from tsvae.lds import small_recursions as small
 from tsvae.lds.components import (
     TIME,
     congruence,
+    distinct,
     posterior,
     steps,
     times_matrix,
-    times_vector,
     transpose,
     update,
+    whole,
 )
 from tsvae.lds.riccati_loops import pair_loop, pair_stretches, scalar_loop
 
@@ -57,83 +59,154 @@ class _Rule(NamedTuple):
     Attributes
     ----------
     apply : callable
-        ``L x + g`` or ``L X L' + C`` of link, state and constant.
-    compose : callable
-        Product of two links.
+        ``L x + g`` or ``L X L' + C`` of link, state and constant, into a fourth argument.
     copy : callable
         Of a source into a target.
-    loop : callable
-    on_host : _Rule or None
-        The same for small arrays.
+    empty : callable
+        Memory like an array's.
     """
 
     apply: Callable[..., Any]
-    compose: Callable[..., Any]
     copy: Callable[..., Any]
-    loop: Callable[..., None]
-    on_host: _Rule | None = None
+    empty: Callable[..., Any]
 
 
-class _Halves(NamedTuple):
-    """Steps of one level: where pairs start and end, what remains, what precedes it."""
-
-    early: slice
-    late: slice
-    rest: slice
-    before: slice
-    rest_links: slice
-    inner: tuple[slice, slice]
-    first: int
+def _times_vector(link: Tensor, vector: Tensor, plus: Tensor, out: Tensor) -> None:
+    torch.addcmul(plus, link[:, 0], vector[0], out=out)
+    for k in range(1, link.shape[1]):
+        out.addcmul_(link[:, k], vector[k])
 
 
-def _halves(n_steps: int, reverse: bool) -> _Halves:
-    """Slices of an odd-even level; ``late`` steps form the next level."""
-    half, odd = divmod(n_steps, 2)
-    if not reverse:
-        return _Halves(
-            early=slice(0, 2 * half, 2),
-            late=slice(1, 2 * half, 2),
-            rest=slice(2, n_steps, 2),
-            before=slice(1, n_steps - 1, 2),
-            rest_links=slice(1, n_steps - 1, 2),
-            inner=(slice(2, 2 * half - 1, 2), slice(1, 2 * half - 2, 2)),
-            first=0,
+def _congruence(link: Tensor, matrix: Tensor, plus: Tensor, out: Tensor) -> None:
+    """On distinct entries: row k of a symmetric matrix is entries k to k + K."""
+    size = link.shape[0]
+    half = link[:, :1] * matrix[:size]
+    for k in range(1, size):
+        half.addcmul_(link[:, k : k + 1], matrix[k : k + size])
+    for i in range(size):
+        new, own = slice(2 * i, i + size), link[i:]
+        torch.addcmul(plus[new], half[i, 0], own[:, 0], out=out[new])
+        for k in range(1, size):
+            out[new].addcmul_(half[i, k], own[:, k])
+
+
+_TENSORS = {
+    name: _Rule(apply, Tensor.copy_, torch.empty_like)
+    for name, apply in (("affine", _times_vector), ("congruence", _congruence))
+}
+_ON_HOST = {
+    name: _Rule(apply, np.copyto, np.empty_like)
+    for name, apply in (("affine", small.times_vector), ("congruence", small.congruence))
+}
+
+
+class Links:
+    """Links between steps, for every recursion that runs over them one way or the other.
+
+    Link i joins steps i and i + 1. Products of links, half of the work of a recursion, are worked
+    out once.
+
+    Parameters
+    ----------
+    links : Tensor (K, K, T-1, P, 1 or R, G)
+    """
+
+    def __init__(self, links: Tensor) -> None:
+        self._levels = [links]
+        self._arrays: dict[int, Any] = {}
+
+    def backward(self, constants: Tensor) -> Tensor:
+        """Run ``x_i = L_i x_{i+1} + g_i``; ``constants`` as of :func:`affine`."""
+        return self._run("affine", constants, True)
+
+    def forward(self, constants: Tensor) -> Tensor:
+        """Run ``x_{i+1} = L_i' x_i + g_{i+1}``: transposed."""
+        return self._run("affine", constants, False)
+
+    def congruence_backward(self, constants: Tensor) -> Tensor:
+        """Run ``X_i = L_i X_{i+1} L_i' + C_i`` of distinct entries ``(2 K - 1, T, P, 1, G)``."""
+        return self._run("congruence", constants, True)
+
+    def congruence_forward(self, constants: Tensor) -> Tensor:
+        """Run ``X_{i+1} = L_i' X_i L_i + C_{i+1}`` of distinct entries: transposed."""
+        return self._run("congruence", constants, False)
+
+    def _run(self, name: str, constants: Tensor, reverse: bool) -> Tensor:
+        out = torch.empty_like(constants, memory_format=torch.contiguous_format)
+        loop_from = LOOP_FROM
+        if name == "affine" and self._levels[0].shape[-2] == constants.shape[-2]:
+            # Merging links costs K times a step of states that share them with no others.
+            loop_from = LOOP_FROM * constants.shape[-3] // (4 * self._levels[0].shape[-3])
+        self._reduce(_TENSORS[name], 0, constants, reverse, loop_from, out)
+        return out
+
+    def _level(self, level: int, host: bool) -> Any:
+        """Links between every ``2**level``-th step."""
+        while len(self._levels) <= level:
+            last = len(self._levels) - 1
+            links = self._levels[last]
+            count = links.shape[TIME] // 2
+            if small.is_small(links):
+                links = self._level(last, True)
+                merged = small.times_matrix(*_pairs(links, count))
+                self._levels.append(torch.from_numpy(merged))
+                self._arrays[last + 1] = merged
+            else:
+                self._levels.append(times_matrix(*_pairs(links, count)))
+        if not host:
+            return self._levels[level]
+        if level not in self._arrays:
+            self._arrays[level] = small.as_array(self._levels[level])
+        return self._arrays[level]
+
+    def _reduce(
+        self, rule: _Rule, level: int, constants: Any, reverse: bool, loop_from: int, out: Any
+    ) -> None:
+        """Fill ``out`` over every ``2**level``-th step."""
+        n_steps, width = constants.shape[TIME], math.prod(constants.shape[-3:])
+        if isinstance(constants, Tensor) and small.is_small(constants):
+            constants, out = small.as_array(constants), small.as_array(out)
+            rule = _ON_HOST["affine" if rule is _TENSORS["affine"] else "congruence"]
+        host = not isinstance(constants, Tensor)
+        links = self._level(level, host)
+        if not reverse:
+            links = links.swapaxes(0, 1)
+        if n_steps <= LOOP_BELOW or width >= loop_from:
+            (small.loop if host else _loop)(links, constants, rule.apply, reverse, out)
+            return
+        even, odd = slice(0, None, 2), slice(1, None, 2)
+        kept, merged = _at(constants, even), rule.empty(_at(constants, even))
+        pairs = n_steps // 2
+        if reverse:
+            some = slice(0, pairs)
+            own, edge = _at(links, even), slice(pairs, None)
+            rule.apply(own, _at(constants, odd), _at(kept, some), _at(merged, some))
+        else:
+            own, edge = _at(links, odd), slice(0, 1)
+            before = _at(constants, slice(1, n_steps - 1, 2))
+            rule.apply(own, before, _at(kept, slice(1, None)), _at(merged, slice(1, None)))
+        rule.copy(_at(merged, edge), _at(kept, edge))
+        self._reduce(rule, level + 1, merged, reverse, loop_from, _at(out, even))
+        known, rest = _at(out, even), _at(out, odd)
+        if not reverse:
+            rule.apply(_at(links, even), _at(known, slice(0, pairs)), _at(constants, odd), rest)
+            return
+        follow = (n_steps - 1) // 2
+        inner = slice(0, follow)
+        target = _at(rest, inner)
+        rule.apply(
+            _at(links, odd), _at(known, slice(1, None)), _at(_at(constants, odd), inner), target
         )
-    return _Halves(
-        early=slice(odd + 1, n_steps, 2),
-        late=slice(odd, n_steps, 2),
-        rest=slice(1 - odd, n_steps - 1, 2),
-        before=slice(2 - odd, n_steps, 2),
-        rest_links=slice(1 - odd, n_steps - 1, 2),
-        inner=(slice(odd, n_steps - 3, 2), slice(odd + 1, n_steps - 2, 2)),
-        first=n_steps - 1,
-    )
+        rule.copy(_at(rest, slice(follow, None)), _at(_at(constants, odd), slice(follow, None)))
 
 
-def _at(values: Any, where: slice | int) -> Any:
+def _at(values: Any, where: slice) -> Any:
     return values[..., where, :, :, :]
 
 
-def _reduce(
-    links: Any, constants: Any, rule: _Rule, reverse: bool, loop_from: int, out: Any
-) -> None:
-    n_steps = constants.shape[TIME]
-    width = math.prod(constants.shape[-3:])
-    if n_steps <= LOOP_BELOW or width >= loop_from:
-        rule.loop(links, constants, rule.apply, reverse, out)
-        return
-    if rule.on_host is not None and small.is_small(constants):
-        links, constants, out = map(small.as_array, (links, constants, out))
-        rule = rule.on_host
-    at = _halves(n_steps, reverse)
-    # A late step's own link is the one towards the early step before it.
-    own = slice(0, n_steps - 1, 2) if not reverse else slice(n_steps % 2, n_steps - 1, 2)
-    merged = rule.apply(_at(links, own), _at(constants, at.early), _at(constants, at.late))
-    outer, inner = (_at(links, where) for where in at.inner)
-    _reduce(rule.compose(outer, inner), merged, rule, reverse, loop_from, _at(out, at.late))
-    rule.copy(_at(out, at.first), _at(constants, at.first))
-    rest = rule.apply(_at(links, at.rest_links), _at(out, at.before), _at(constants, at.rest))
-    rule.copy(_at(out, at.rest), rest)
+def _pairs(links: Any, count: int) -> tuple[Any, Any]:
+    """Links that follow one another."""
+    return _at(links, slice(0, 2 * count, 2)), _at(links, slice(1, 2 * count, 2))
 
 
 def _loop(
@@ -142,33 +215,10 @@ def _loop(
     moves = list(range(constants.shape[TIME]))
     if reverse:
         moves.reverse()
-    links, constants, out = (x.movedim(TIME, 0).unsqueeze(-4) for x in (links, constants, out))
-    link, constant, target = links.unbind(0), constants.unbind(0), out.unbind(0)
+    link, constant, target = (x.movedim(TIME, 0).unbind(0) for x in (links, constants, out))
     target[moves[0]].copy_(constant[moves[0]])
     for past, now in pairwise(moves):
-        target[now].copy_(apply(link[min(past, now)], target[past], constant[now]))
-
-
-_HOST_AFFINE = _Rule(small.times_vector, small.times_matrix, np.copyto, small.loop)
-_HOST_CONGRUENCE = _HOST_AFFINE._replace(apply=small.congruence)
-_AFFINE = _Rule(times_vector, times_matrix, Tensor.copy_, _loop, _HOST_AFFINE)
-_CONGRUENCE = _Rule(congruence, times_matrix, Tensor.copy_, _loop, _HOST_CONGRUENCE)
-
-
-def _vector_loop(links: Tensor, constants: Tensor, reverse: bool, out: Tensor) -> None:
-    """``_loop`` of an affine recursion without a temporary per step."""
-    size, moves = links.shape[0], list(range(constants.shape[TIME]))
-    if reverse:
-        moves.reverse()
-    constant, target = constants.unbind(1), out.unbind(1)
-    columns = [links[:, k].unbind(1) for k in range(size)]
-    entries = [out[k].unbind(0) for k in range(size)]
-    target[moves[0]].copy_(constant[moves[0]])
-    for past, now in pairwise(moves):
-        link = min(past, now)
-        torch.addcmul(constant[now], columns[0][link], entries[0][past], out=target[now])
-        for k in range(1, size):
-            target[now].addcmul_(columns[k][link], entries[k][past])
+        apply(link[min(past, now)], target[past], constant[now], target[now])
 
 
 def affine(links: Tensor, constants: Tensor, reverse: bool = False) -> Tensor:
@@ -184,14 +234,9 @@ def affine(links: Tensor, constants: Tensor, reverse: bool = False) -> Tensor:
     -------
     Tensor (K, T, P, R, G)
     """
-    out = torch.empty_like(constants, memory_format=torch.contiguous_format)
-    # Merging links costs K times a step of the states unless many series share them.
-    shared = constants.shape[-2] > 1
-    if constants.shape[-3:].numel() >= (LOOP_FROM if shared else LOOP_FROM // 4):
-        _vector_loop(links, constants, reverse, out)
-        return out
-    _reduce(links, constants, _AFFINE, reverse, LOOP_FROM, out)
-    return out
+    if reverse:
+        return Links(links).backward(constants)
+    return Links(transpose(links)).forward(constants)
 
 
 def congruences(links: Tensor, constants: Tensor, reverse: bool = False) -> Tensor:
@@ -201,15 +246,18 @@ def congruences(links: Tensor, constants: Tensor, reverse: bool = False) -> Tens
     ----------
     links : Tensor (K, K, T-1, P, 1, G)
     constants : Tensor (K, K, T, P, 1, G)
+        Symmetric.
     reverse : bool, default=False
 
     Returns
     -------
     Tensor (K, K, T, P, 1, G)
+        Equal entries share their memory.
     """
-    out = torch.empty_like(constants, memory_format=torch.contiguous_format)
-    _reduce(links, constants, _CONGRUENCE, reverse, LOOP_FROM, out)
-    return out
+    given = distinct(constants)
+    if reverse:
+        return whole(Links(links).congruence_backward(given))
+    return whole(Links(transpose(links)).congruence_forward(given))
 
 
 class _Maps(NamedTuple):

@@ -36,28 +36,35 @@ def as_array(values: Tensor) -> Array:
     return found
 
 
-def times_vector(matrix: Array, vector: Array, plus: Array) -> Array:
+def times_vector(matrix: Array, vector: Array, plus: Array, out: Array) -> None:
     """``matrix @ vector + plus``."""
-    out = matrix[:, 0] * vector[0]
+    np.multiply(matrix[:, 0], vector[0], out=out)
     out += plus
     for k in range(1, matrix.shape[1]):
         out += matrix[:, k] * vector[k]
-    return out
 
 
 def times_matrix(left: Array, right: Array) -> Array:
     """``left @ right``."""
-    out = left[:, :1] * right[:1]
+    out: Array = left[:, :1] * right[:1]
     for k in range(1, left.shape[1]):
         out += left[:, k : k + 1] * right[k : k + 1]
     return out
 
 
-def congruence(factor: Array, matrix: Array, plus: Array) -> Array:
-    """``factor @ matrix @ factor' + plus``."""
-    out = times_matrix(times_matrix(factor, matrix), factor.swapaxes(0, 1))
-    out += plus
-    return out
+def congruence(factor: Array, matrix: Array, plus: Array, out: Array) -> None:
+    """``factor @ matrix @ factor' + plus`` of distinct entries; see ``recursions``."""
+    size = factor.shape[0]
+    half = factor[:, :1] * matrix[:size]
+    for k in range(1, size):
+        half += factor[:, k : k + 1] * matrix[k : k + size]
+    for i in range(size):
+        new, own = slice(2 * i, i + size), factor[i:]
+        target = out[new]
+        np.multiply(half[i, 0], own[:, 0], out=target)
+        target += plus[new]
+        for k in range(1, size):
+            target += half[i, k] * own[:, k]
 
 
 def loop(links: Array, constants: Array, apply: Any, reverse: bool, out: Array) -> None:
@@ -66,12 +73,11 @@ def loop(links: Array, constants: Array, apply: Any, reverse: bool, out: Array) 
     if reverse:
         moves.reverse()
     first = moves[0]
-    state = constants[..., first, :, :, :]
-    out[..., first, :, :, :] = state
+    out[..., first, :, :, :] = constants[..., first, :, :, :]
     for past, now in pairwise(moves):
         link = links[..., min(past, now), :, :, :]
-        state = apply(link, state, constants[..., now, :, :, :])
-        out[..., now, :, :, :] = state
+        state, target = out[..., past, :, :, :], out[..., now, :, :, :]
+        apply(link, state, constants[..., now, :, :, :], target)
 
 
 def riccati_pairs(
