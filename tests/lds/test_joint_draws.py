@@ -7,7 +7,8 @@ import torch
 
 from tsvae import lds
 from tsvae.lds import drawing, filtering
-from tsvae.lds.joint_draws import LARGEST_PATH, draw_joint_chains
+from tsvae.lds.host_prior import LARGEST_PATH
+from tsvae.lds.joint_draws import draw_joint_chains
 from tsvae.lds.sampling import sample_posterior
 from tsvae.lds.smoothing import posterior_kl
 

@@ -205,6 +205,49 @@ def posterior(covariance: Tensor, precision: Tensor) -> Tensor:
     return plus_adjugate(covariance, found.covariance, precision, found.total.add_(1.0))
 
 
+def posterior_entries(covariance: Tensor, precision: Tensor) -> Tensor:
+    """Distinct entries of ``posterior``."""
+    found = odds(covariance, precision)
+    divisor = found.total.add_(1.0)
+    if covariance.shape[0] == 1:
+        return covariance[0] / divisor
+    (a, b, _, d), (e, f, _, h) = entries(covariance), entries(precision)
+    out = torch.empty((3, *divisor.shape), dtype=divisor.dtype, device=divisor.device)
+    first, mixed, last = out.unbind(0)
+    torch.addcmul(a, found.covariance, h, out=first)
+    torch.addcmul(b, found.covariance, f, value=-1.0, out=mixed)
+    torch.addcmul(d, found.covariance, e, out=last)
+    return out.div_(divisor)
+
+
+def root_entries(covariance: Tensor) -> Tensor:
+    """Cholesky factors by row; what rounding leaves of a singular covariance stays positive.
+
+    Both by distinct entries: the zero of a factor is left out.
+    """
+    info = torch.finfo(covariance.dtype)
+    out = torch.empty_like(covariance, memory_format=torch.contiguous_format)
+    torch.clamp_min(covariance[0], info.tiny, out=out[0]).sqrt_()
+    if len(covariance) == 1:
+        return out
+    _, c, w = covariance.unbind(0)
+    first, below, last = out.unbind(0)
+    torch.div(c, first, out=below)
+    torch.addcmul(w, below, below, value=-1.0, out=last)
+    floor = torch.mul(w, info.eps).clamp_min_(info.tiny)
+    torch.maximum(last, floor, out=last).sqrt_()
+    return out
+
+
+def times_lower(root: Tensor, vector: Tensor) -> Tensor:
+    """``R @ vector`` of ``root_entries``."""
+    if len(root) == 1:
+        return root * vector
+    out = root[:2] * vector[0]
+    out[1].addcmul_(root[2], vector[1])
+    return out
+
+
 class Update(NamedTuple):
     """J = (I + P Lambda)^-1, S = J P, X = Lambda J (module docstring); log |I + P Lambda|."""
 
@@ -248,13 +291,13 @@ def symmetric_outer_sums(left: Tensor, right: Tensor, dims: tuple[int, ...]) -> 
     if left.shape[0] == 1:
         return outer_sums(left, right, dims)
     mixed = (left[0] * right[1]).addcmul_(left[1], right[0])
-    off = mixed.sum(dims, keepdim=True).mul_(0.5)
+    off = row_sums(mixed, dims).mul_(0.5)
     out = off.new_empty(2, 2, *off.shape)
     (first, upper), (lower, last) = (row.unbind(0) for row in out.unbind(0))
     upper.copy_(off)
     lower.copy_(off)
-    torch.sum(torch.mul(left[0], right[0], out=mixed), dims, keepdim=True, out=first)
-    torch.sum(torch.mul(left[1], right[1], out=mixed), dims, keepdim=True, out=last)
+    first.copy_(row_sums(torch.mul(left[0], right[0], out=mixed), dims))
+    last.copy_(row_sums(torch.mul(left[1], right[1], out=mixed), dims))
     return out
 
 
@@ -262,6 +305,8 @@ def outer_sums(left: Tensor, right: Tensor, dims: tuple[int, ...]) -> Tensor:
     """``sum(left right')`` over ``dims`` of the planes (kept as 1): ``(K, K, ...)``."""
     size = left.shape[0]
     shape = np.broadcast_shapes(left.shape[1:], right.shape[1:])
+    if all(shape[dim] == 1 for dim in dims):
+        return left[:, None] * right[None]
     buffer = left.new_empty(shape)
     rows = []
     for i in range(size):
@@ -269,3 +314,10 @@ def outer_sums(left: Tensor, right: Tensor, dims: tuple[int, ...]) -> Tensor:
             torch.mul(left[i], right[j], out=buffer)
             rows.append(buffer.sum(dims, keepdim=True))
     return torch.stack(rows).unflatten(0, (size, size))
+
+
+def row_sums(values: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Sum over ``dims`` (kept as 1); what has one number along them is returned itself."""
+    if all(values.shape[dim] == 1 for dim in dims):
+        return values
+    return values.sum(dims, keepdim=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tsvae.lds.components import LARGEST
 from tsvae.lds.filtering import filter_states
+from tsvae.lds.grouped_chains import draw_grouped_chains
 from tsvae.lds.joint_draws import draw_joint_chains
 from tsvae.lds.parameters import LDSParameters
 from tsvae.lds.potentials import Potentials
@@ -70,10 +71,10 @@ def draw_states(
             shape = (n_samples, *like.shape)
             noise = torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
             return StateDraws(*draw_short_chains(params, like, precision, noise))
-        if params.group_size > LARGEST:
-            drawn = draw_joint_chains(params, like, precision, n_samples, generator)
-            if drawn is not None:
-                return StateDraws(*drawn)
+        draw = draw_grouped_chains if params.group_size <= LARGEST else draw_joint_chains
+        drawn = draw(params, like, precision, n_samples, generator)
+        if drawn is not None:
+            return StateDraws(*drawn)
     filtered = filter_states(params, potentials, inputs, lengths)
     draws = sample_posterior(params, filtered, generator, n_samples)
     return StateDraws(draws, posterior_kl(params, filtered))

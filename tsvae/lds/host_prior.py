@@ -1,6 +1,7 @@
-"""The prior of short chains, on the host: a few small matrices per group, and their gradients.
+"""The prior of chains, on the host: a few small matrices per group, and their gradients.
 
-``short_draws`` derives what is worked out here; numpy, because calls make the price, and a call of
+``short_draws`` derives what is worked out here (``joint_draws`` and ``grouped_chains`` use it too);
+numpy, because calls make the price, and a call of
 PyTorch costs several of its.
 """
 
@@ -8,15 +9,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tsvae.lds.joint_prior import LEAST_PIVOT
 from tsvae.lds.linalg import safe_cholesky
-from tsvae.lds.natural_factor import Array, gram, inverse_of_lower, to_host
+from tsvae.lds.natural_factor import Array, gram, inverse_of_lower, to_device, to_host
 from tsvae.lds.parameters import LDSParameters
+from tsvae.lds.scans import affine_loop
+
+# Gradients see states, not deviations: a path that is far larger than these is left to others.
+LARGEST_PATH = 100.0
+# Steps of the path up to which numpy is faster than chunks of torch.
+FEW_STEPS = 128
 
 
 class HostParameters(NamedTuple):
@@ -32,7 +41,7 @@ class HostParameters(NamedTuple):
     initial_constant: Array | None = None
 
 
-def flat(params: LDSParameters) -> list[torch.Tensor]:
+def flat(params: LDSParameters) -> list[Tensor]:
     """Tensors of the parameters in the order of ``HostParameters``."""
     parts = [*params[:4], params.bias]
     return parts if params.excess is None else [*parts, *params.excess]
@@ -55,6 +64,8 @@ class HostPrior:
         kappa, summed over groups.
     normalizer : float
         kappa without the energies of mu_0 and b.
+    expected : float
+        What expected parameters add to ``normalizer``.
     roots : ndarray (2, G, K, K)
         R with ``R'R`` the initial and the arriving block.
     """
@@ -69,6 +80,7 @@ class HostPrior:
     behind: Array
     constant: float
     normalizer: float
+    expected: float
     roots: Array
 
     @cached_property
@@ -88,7 +100,7 @@ class HostPrior:
         return bool((shares**2 * largest * LEAST_PIVOT <= 1.0).all())
 
 
-def host_prior(parts: list[torch.Tensor], n_steps: int) -> HostPrior:
+def host_prior(parts: list[Tensor], n_steps: int) -> HostPrior:
     """Work out the blocks.
 
     Parameters
@@ -112,14 +124,15 @@ def host_prior(parts: list[torch.Tensor], n_steps: int) -> HostPrior:
     start = _apply(initial, given.initial_mean)
     drift = _apply(arriving, given.bias)
     behind = _apply(a.swapaxes(1, 2), drift)
-    first, later = -half_logs
+    first = later = 0.0
     if given.excess is not None:
         assert given.transition_constant is not None and given.initial_constant is not None
         leaving = leaving + given.excess[:, :size, :size]
         behind = behind + given.excess[:, :size, size]
-        first += given.initial_constant.sum()
-        later += given.transition_constant.sum() - 0.5 * given.excess[:, size, size].sum()
-    normalizer = float(first + (n_steps - 1) * later)
+        first = given.initial_constant.sum()
+        later = given.transition_constant.sum() - 0.5 * given.excess[:, size, size].sum()
+    expected = float(first + (n_steps - 1) * later)
+    normalizer = expected - float(half_logs[0] + (n_steps - 1) * half_logs[1])
     energy = (given.initial_mean * start).sum() + (n_steps - 1) * (given.bias * drift).sum()
     return HostPrior(
         given,
@@ -132,8 +145,42 @@ def host_prior(parts: list[torch.Tensor], n_steps: int) -> HostPrior:
         behind,
         normalizer - 0.5 * float(energy),
         normalizer,
+        expected,
         inverses,
     )
+
+
+def sound_prior(
+    params: LDSParameters, like: Tensor
+) -> tuple[list[Tensor], HostPrior, Tensor | None] | None:
+    """Parameters, prior and mean path of chains ``like`` (B, T, D).
+
+    None if a covariance is too close to singular, or the path too long.
+    """
+    parts = flat(params)
+    prior = host_prior(parts, like.shape[1])
+    if not prior.sound:
+        return None
+    path = mean_path(prior, like)
+    if path is not None and not bool(path.abs().amax() <= LARGEST_PATH):
+        return None
+    return parts, prior, path
+
+
+def mean_path(prior: HostPrior, like: Tensor) -> Tensor | None:
+    """Mean path of the prior over the steps of ``like`` (B, T, D), (T, G, 1, K); None for zero."""
+    given, steps = prior.given, like.shape[1]
+    path = np.repeat(given.bias[None, :, None], steps, axis=0)
+    path[0] = given.initial_mean[:, None]
+    if not path.any():
+        return None
+    transposed = given.transition_matrix.swapaxes(1, 2)
+    if steps <= FEW_STEPS:
+        for before, after in pairwise(path):
+            after += before @ transposed
+        return to_device(path, like)
+    links = to_device(transposed, like).expand(steps, -1, -1, -1)
+    return affine_loop(links, to_device(path, like), False)
 
 
 class Sums(NamedTuple):

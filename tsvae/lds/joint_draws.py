@@ -23,7 +23,6 @@ c as in ``short_draws``; the dots are what covariances and :math:`\eta` add.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tsvae.lds.host_prior import HostPrior, Sums, flat, host_prior, prior_gradients
+from tsvae.lds.host_prior import HostPrior, Sums, prior_gradients, sound_prior
 from tsvae.lds.joint_covariances import Done, Returned, adjoint_of_pivots, smoothed_covariances
 from tsvae.lds.joint_elimination import JointPrecision, eliminate
 from tsvae.lds.joint_means import Noise, NoiseRoots, perturbation, substitute
@@ -39,12 +38,6 @@ from tsvae.lds.layout import SeriesLayout, series_layout, times_group
 from tsvae.lds.linalg import root_or_zero
 from tsvae.lds.natural_factor import Array, inverse_of_lower, to_device, to_host
 from tsvae.lds.parameters import LDSParameters
-from tsvae.lds.scans import affine_loop
-
-# Gradients see states, not deviations: a path that is far larger than these is left to others.
-LARGEST_PATH = 100.0
-# Steps of the path up to which numpy is faster than chunks of torch.
-FEW_STEPS = 128
 
 
 def draw_joint_chains(
@@ -76,13 +69,10 @@ def draw_joint_chains(
 
     None instead if a covariance is too close to singular, or the prior's mean path too long.
     """
-    parts = flat(params)
-    prior = host_prior(parts, linear.shape[1])
-    if not prior.sound:
+    found = sound_prior(params, linear)
+    if found is None:
         return None
-    path = _path(prior, linear)
-    if not bool(path.abs().amax() <= LARGEST_PATH):
-        return None
+    parts, prior, path = found
     groups, size = prior.start.shape
     layout = series_layout(linear.shape[0], precision.shape[0], None, groups, size)
     shape = (linear.shape[1], groups * layout.n_patterns, layout.rows * n_samples, size)
@@ -98,29 +88,13 @@ def draw_joint_chains(
     return drawn
 
 
-def _path(prior: HostPrior, like: Tensor) -> Tensor:
-    """Mean path of the prior, ``(T, G, 1, K)``."""
-    given, steps = prior.given, like.shape[1]
-    path = np.repeat(given.bias[None, :, None], steps, axis=0)
-    path[0] = given.initial_mean[:, None]
-    transposed = given.transition_matrix.swapaxes(1, 2)
-    if not path.any():
-        return to_device(path, like)
-    if steps <= FEW_STEPS:
-        for before, after in pairwise(path):
-            after += before @ transposed
-        return to_device(path, like)
-    links = to_device(transposed, like).expand(steps, -1, -1, -1)
-    return affine_loop(links, to_device(path, like), False)
-
-
 class _Task(NamedTuple):
     """Constants of a call."""
 
     prior: HostPrior
     layout: SeriesLayout
     noise: Noise
-    path: Tensor
+    path: Tensor | None
     n_samples: int
 
 
@@ -179,6 +153,8 @@ class _Draw(torch.autograd.Function):
         work = eliminate(given, keep_before=False)
         conditional, gain = work.conditional, work.pull.mT
         smoothed, crossed = smoothed_covariances(conditional, gain, work.runs)
+        if path is None:
+            path = linear.new_zeros(linear.shape[1], prior.start.shape[0], 1, prior.start.shape[1])
         path = _wide(path, layout, dim=1)
         potential, pull = given.potential.unsqueeze(2), _Pull(prior, layout, linear)
         h = layout.states_in(linear)

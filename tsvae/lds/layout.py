@@ -101,7 +101,8 @@ class SeriesLayout(NamedTuple):
         return summed if self.positions is None else summed.index_select(0, self.positions)
 
 
-def _pack(states: Tensor, n_patterns: int, size: int) -> Tensor:
+def pack(states: Tensor, n_patterns: int, size: int) -> Tensor:
+    """``(P * R, T, G * K)`` -> ``(K, T, P, R, G)``, without gradient."""
     n_series, n_steps, dim = states.shape
     split = states.reshape(n_patterns, n_series // n_patterns, n_steps, dim // size, size)
     out = states.new_empty(size, n_steps, *split.shape[:2], dim // size)
@@ -110,7 +111,8 @@ def _pack(states: Tensor, n_patterns: int, size: int) -> Tensor:
     return out
 
 
-def _unpack(planes: Tensor) -> Tensor:
+def unpack(planes: Tensor) -> Tensor:
+    """Inverse of ``pack``."""
     size, n_steps, n_patterns, rows, groups = planes.shape
     out = planes.new_empty(n_patterns, rows, n_steps, groups, size)
     if size == 2 and planes.dtype in (torch.float32, torch.float64):
@@ -126,24 +128,24 @@ def _unpack(planes: Tensor) -> Tensor:
 class _ToPlanes(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: Tensor, n_patterns: int, size: int) -> Tensor:
-        return _pack(states, n_patterns, size)
+        return pack(states, n_patterns, size)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _unpack(grad), None, None
+        return unpack(grad), None, None
 
 
 class _FromPlanes(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, planes: Tensor) -> Tensor:
         ctx.sizes = planes.shape[2], planes.shape[0]
-        return _unpack(planes)
+        return unpack(planes)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return _pack(grad, *ctx.sizes)
+        return pack(grad, *ctx.sizes)
 
 
 def to_planes(states: Tensor, n_patterns: int, size: int) -> Tensor:
