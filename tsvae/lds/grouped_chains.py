@@ -50,11 +50,7 @@ from torch.autograd.function import once_differentiable
 from tsvae.lds.components import (
     TIME,
     by_blocks,
-    distinct,
-    odds,
     outer_sums,
-    posterior_entries,
-    root_entries,
     row_sums,
     steps,
     symmetric_outer_sums,
@@ -63,11 +59,12 @@ from tsvae.lds.components import (
     times_vector,
     whole,
 )
+from tsvae.lds.grouped_laws import Pull, excess_pull, find_laws
 from tsvae.lds.host_prior import HostPrior, Sums, prior_gradients, sound_prior
 from tsvae.lds.layout import pack, unpack
 from tsvae.lds.natural_factor import Array, to_device, to_host
 from tsvae.lds.parameters import LDSParameters
-from tsvae.lds.recursions import Links, riccati
+from tsvae.lds.recursions import Links
 
 ROWS = (-3, -2)  # samples and series
 
@@ -131,90 +128,15 @@ class _Task(NamedTuple):
     path: Tensor | None
 
 
-def _planes(matrices: Array, like: Tensor) -> Tensor:
-    """``(G, K, ...)`` -> ``(K, ..., 1, 1, 1, G)``."""
-    found = to_device(matrices, like).movedim(0, -1).contiguous()
-    return found.view(*found.shape[:-1], 1, 1, 1, found.shape[-1])
-
-
-class _Excess(NamedTuple):
-    """W and s as planes."""
-
-    weight: Tensor
-    shift: Tensor
-
-    def pull(self, states: Tensor) -> Tensor:
-        """``s - W z`` of states with a successor."""
-        return self.shift - times_vector(self.weight, states)
-
-
-def _excess(prior: HostPrior, like: Tensor) -> _Excess | None:
-    given, size = prior.given.excess, prior.start.shape[1]
-    if given is None:
-        return None
-    return _Excess(_planes(given[:, :size, :size], like), _planes(-given[:, :size, size], like))
-
-
-class _Laws(NamedTuple):
-    """Distinct entries of V and R; gains; ``log |I + P Lambda|`` summed over groups."""
-
-    covariance: Tensor
-    root: Tensor
-    gain: Tensor
-    log_det: Tensor
-
-
-def _find_laws(prior: HostPrior, potential: Tensor) -> _Laws:
-    """Laws of every state given the next one; ``potential`` (K, T, 1, P, G)."""
-    given, like = prior.given, potential
-    size, n_steps = potential.shape[:2]
-    total = potential.new_zeros(2 * size - 1, *potential.shape[1:])
-    total[::2].copy_(potential)
-    stay = prior.leaving
-    if given.excess is not None:
-        weight = given.excess[:, :size, :size]
-        steps(total, 0, -1).add_(distinct(_planes(weight, like)))
-        stay = stay - weight
-    matrices = (given.transition_matrix, given.noise_covariance, given.initial_covariance)
-    ahead = riccati(*(_planes(x, like) for x in matrices), whole(total).transpose(-3, -2))
-    ahead = ahead.transpose(-3, -2)
-    covariance, root = torch.empty_like(total), torch.empty_like(total)
-    log_det = total.new_empty(*total.shape[1:-1], 1)
-    last = _laws(steps(ahead, -1), steps(total, -1), None)
-    for target, part in zip((covariance, root, log_det), last, strict=True):
-        steps(target, -1).copy_(part)
-    gain = total.new_empty(size, size, n_steps - 1, *total.shape[2:])
-    if n_steps > 1:
-        by_blocks(
-            _laws,
-            steps(ahead, 0, -1),
-            steps(total, 0, -1),
-            distinct(_planes(stay, like)),
-            _planes(prior.coupling.swapaxes(1, 2), like),
-            into=(*(steps(x, 0, -1) for x in (covariance, root, log_det)), gain),
-        )
-    return _Laws(covariance, root, gain, log_det)
-
-
-def _laws(
-    ahead: Tensor, total: Tensor, stay: Tensor | None, pull: Tensor | None = None
-) -> tuple[Tensor, ...]:
-    """V, R, the log-determinant and, for steps with a successor, the gain."""
-    log_det = torch.log1p(odds(ahead, whole(total)).total).sum(-1, keepdim=True)
-    found = posterior_entries(ahead, whole(total if stay is None else total + stay))
-    laws = found, root_entries(found), log_det
-    return laws if pull is None else (*laws, times_matrix(whole(found), pull))
-
-
 class _Draw(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, task: _Task, linear: Tensor, precision: Tensor, *params: Tensor
     ) -> tuple[Tensor, Tensor]:
         prior, noise, path = task
-        size, excess = noise.shape[0], _excess(prior, linear)
+        size, excess = noise.shape[0], excess_pull(prior, linear)
         potential, h = pack(precision, 1, size), pack(linear, 1, size)
-        laws = _find_laws(prior, potential)
+        laws = find_laws(prior, potential)
         links = Links(laws.gain)
         right = _right(h, potential, path, excess)
         start = h.new_empty(*h.shape[:2], 1 + noise.shape[2], *h.shape[3:])
@@ -286,14 +208,14 @@ class _Draw(torch.autograd.Function):
         return None, unpack(a), unpack(on_mean[1]), *given
 
 
-def _right(h: Tensor, potential: Tensor, path: Tensor | None, excess: _Excess | None) -> Tensor:
+def _right(h: Tensor, potential: Tensor, path: Tensor | None, excess: Pull | None) -> Tensor:
     """``h + f s - (Lambda + f W) p``."""
     if path is None and excess is None:
         return h
     right = h.clone() if path is None else torch.addcmul(h, potential, path, value=-1.0)
     if excess is not None:
         states = excess.shift * 0.0 if path is None else steps(path, 0, -1)
-        steps(right, 0, -1).add_(excess.pull(states))
+        steps(right, 0, -1).add_(excess.on(states))
     return right
 
 
@@ -308,7 +230,7 @@ def _cost(
 
 def _excess_cost(shift: Tensor, mean: Tensor, weight: Tensor, own: Tensor) -> tuple[Tensor]:
     """Twice what the excess adds."""
-    pulled = _Excess(weight, own).pull(mean)
+    pulled = Pull(weight, own).on(mean)
     total = (shift * pulled).sub_(mean * (pulled + own))
     return (total.sum((0, -1), keepdim=True),)
 

@@ -27,13 +27,16 @@ from torch.autograd.function import once_differentiable
 from tsvae.lds.components import (
     TIME,
     by_blocks,
+    distinct,
     entries,
     inverse,
     outer_sums,
+    root_entries,
+    row_sums,
     steps,
     symmetric,
+    times_lower,
     times_matrix,
-    times_vector,
     transpose,
 )
 from tsvae.lds.grouped_covariances import PATTERNS, BackwardLaws
@@ -106,25 +109,9 @@ class _Deviations(torch.autograd.Function):
 
 
 def _moved(covariance: Tensor, epsilon: Tensor) -> tuple[Tensor, Tensor]:
-    """R and ``R eps``."""
-    root = _root(covariance)
-    return root, times_vector(root, epsilon)
-
-
-def _root(covariance: Tensor) -> Tensor:
-    """Cholesky factors; what rounding leaves of a singular one stays positive."""
-    info = torch.finfo(covariance.dtype)
-    if covariance.shape[0] == 1:
-        return covariance.clamp_min(info.tiny).sqrt_()
-    v, c, _, w = entries(covariance)
-    out = torch.zeros_like(covariance, memory_format=torch.contiguous_format)
-    first, _, below, last = entries(out)
-    torch.clamp_min(v, info.tiny, out=first).sqrt_()
-    torch.div(c, first, out=below)
-    torch.addcmul(w, below, below, value=-1.0, out=last)
-    floor = torch.mul(w, info.eps).clamp_min_(info.tiny)
-    torch.maximum(last, floor, out=last).sqrt_()
-    return out
+    """Distinct entries of R, and ``R eps``."""
+    root = root_entries(distinct(covariance))
+    return root, times_lower(root, epsilon)
 
 
 def _step_gradients(
@@ -145,13 +132,11 @@ def _step_gradients(
 
 def _covariance_gradient(back: Tensor, epsilon: Tensor, root: Tensor) -> Tensor:
     """Gradient of V, symmetric, from the adjoint of ``R eps``."""
-    if root.shape[0] == 1:
+    if len(root) == 1:
         return 0.5 * outer_sums(back, epsilon, SERIES) / root
-    a, _, b, c = entries(root)
-    on_a, on_b, on_c = (
-        (back[i] * epsilon[j]).sum(SERIES, keepdim=True) for i, j in ((0, 0), (1, 0), (1, 1))
-    )
-    out = torch.empty_like(root)
+    a, b, c = root.unbind(0)
+    on_a, on_b, on_c = (row_sums(back[i] * epsilon[j], SERIES) for i, j in ((0, 0), (1, 0), (1, 1)))
+    out = root.new_empty(2, *root[:2].shape)
     first, right, left, last = entries(out)
     torch.div(on_c, c, out=last).mul_(0.5)
     on_b = torch.addcdiv(on_b, on_c * b, c, value=-1.0).div_(a)
