@@ -280,10 +280,10 @@ def _notes(options: argparse.Namespace) -> str:
         "Steps: one series, D = 8. Series: 50 steps, D = 8. Latent dimensions: 4 series of 100 "
         "steps. float32; every series and step has its own precisions, so that nothing is shared. "
         "Smoothing: filter, smoothed moments, no gradients. Training pass: filter, smoother, KL "
-        "divergence, backward. Each size in its own process: process CPU time (fastest of four runs and more), peak of "
-        "the resident set over its size before. Exponents are slopes of the logarithms over the "
-        f"upper half of the range; memory under {LEAST_MB:g} MB is not used. Sizes that would take "
-        f"more than {PATIENCE_S:g} s or half of the free memory are left out. "
+        "divergence, backward. Each size in its own process: process CPU time (fastest of four "
+        "runs and more), peak of the resident set over its size before. Exponents are slopes of "
+        f"the logarithms over the upper half of the range; memory under {LEAST_MB:g} MB is not used. "
+        f"Sizes that would take more than {PATIENCE_S:g} s or half of the free memory are left out. "
         f"{options.threads} thread(s)."
     )
 

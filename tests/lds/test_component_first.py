@@ -54,6 +54,29 @@ def test_recursions_equal_the_loops(forced, size, steps, reverse):
 
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("steps", STEPS)
+def test_links_serve_recursions_in_both_directions(forced, size, steps):
+    """Whichever comes first and makes their products; several rows of states over each link."""
+    links = 0.7 * _draw(0, size, size, steps - 1, 1, 3, 2)
+    states = _draw(1, size, steps, 2, 3, 2)
+    entries = _draw(2, 2 * size - 1, steps, 1, 3, 2)
+    given = recursions.Links(links)
+    for constants, forward, backward, recursion in (
+        (states, given.forward, given.backward, recursions.affine),
+        (entries, given.congruence_forward, given.congruence_backward, None),
+    ):
+        for reverse, found in ((False, forward(constants)), (True, backward(constants))):
+            one_way = links if reverse else components.transpose(links)
+            if recursion is None:
+                want = recursions.congruences(one_way, components.whole(constants), reverse)
+                found = components.whole(found)
+            else:
+                rows = [recursion(one_way, part, reverse) for part in constants.split(1, dim=2)]
+                want = torch.cat(rows, dim=2)
+            torch.testing.assert_close(found, want)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("steps", STEPS)
 def test_riccati_equals_the_loop(forced, size, steps):
     def spd(seed, *shape):
         root = _draw(seed, size, size, *shape)

@@ -8,6 +8,7 @@ import torch
 
 from tsvae import lds
 from tsvae.lds import filtering
+from tsvae.lds.grouped_chains import draw_grouped_chains
 from tsvae.lds.joint_draws import draw_joint_chains
 from tsvae.lds.short_draws import draw_short_chains
 from tsvae.models import SVAE
@@ -80,17 +81,18 @@ def test_draws_of_short_chains_are_the_same(oracle, sharing):
         torch.testing.assert_close(there, here, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize(("draw", "size"), [(draw_grouped_chains, 2), (draw_joint_chains, 4)])
 @pytest.mark.parametrize("sharing", ["shared", "own"])
-def test_divergences_of_larger_groups_are_the_same(oracle, sharing):
+def test_divergences_are_the_same(oracle, draw, size, sharing):
     """Draws are not: each device has its own random numbers."""
     rng = np.random.default_rng(0)
-    params = oracle.random_system(rng, 2, 4)
-    potentials = oracle.random_potentials(rng, "diagonal", sharing, 4, 20, 2, 4)
+    params = oracle.random_system(rng, 2, size)
+    potentials = oracle.random_potentials(rng, "diagonal", sharing, 4, 20, 2, size)
     found = []
     for device in ("cpu", "cuda"):
         given = moved((params, potentials), device)
         generator = torch.Generator(device).manual_seed(0)
-        draws, kl = draw_joint_chains(given[0], given[1].linear, given[1].precision, 2, generator)
+        draws, kl = draw(given[0], given[1].linear, given[1].precision, 2, generator)
         assert draws.device.type == device
         total = kl.square().sum()
         grads = torch.autograd.grad(total, leaves(given), allow_unused=True, materialize_grads=True)

@@ -1,12 +1,13 @@
-"""Draws and divergences by block elimination: against the filter and against numeric slopes."""
+"""Draws and divergences of groups of one and two: against the filter and numeric slopes."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tsvae import lds
-from tsvae.lds import drawing, filtering
+from tsvae.lds import drawing, filtering, small_recursions
 from tsvae.lds.grouped_chains import draw_grouped_chains
 from tsvae.lds.host_prior import LARGEST_PATH
 from tsvae.lds.sampling import sample_posterior
@@ -93,6 +94,71 @@ def test_float32_is_close_to_float64(case):
     for got, want in zip(*found, strict=True):
         assert got.dtype == torch.float32
         assert (got.double() - want).norm() <= 1e-4 * want.norm() + 1e-4
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_precisions_of_ten_orders_in_float32(own):
+    """Slow states, tiny noise, sharp potentials beside none at all."""
+    steps, groups = 3000, 3
+    generator = torch.Generator().manual_seed(0)
+    angle = torch.tensor([0.0, 0.05, 1.0], dtype=torch.float64)
+    turn = torch.stack((angle.cos(), -angle.sin(), angle.sin(), angle.cos()), -1).view(-1, 2, 2)
+    decay = torch.tensor([0.9999, 0.999, 0.9], dtype=torch.float64).view(-1, 1, 1)
+    noise = torch.tensor([1e-5, 1e-3, 0.1], dtype=torch.float64).view(-1, 1, 1)
+    params = lds.make_parameters(decay * turn, noise * torch.eye(2, dtype=torch.float64))
+    patterns = 2 if own else 1
+    shape = (patterns, steps, 2 * groups)
+    exponents = 10.0 * torch.rand(shape, generator=generator, dtype=torch.float64) - 5.0
+    precision = 10.0**exponents * (torch.rand(shape, generator=generator) < 0.5)
+    precision[:, 1000:1800] = 0.0
+    states = torch.randn(2, steps, 2 * groups, generator=generator, dtype=torch.float64)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        narrow = params._replace(
+            **{
+                name: part.to(dtype).requires_grad_()
+                for name, part in params._asdict().items()
+                if isinstance(part, torch.Tensor)
+            }
+        )
+        weight = precision.to(dtype).requires_grad_()
+        linear = (precision * states).to(dtype).requires_grad_()
+        drawn = draw_grouped_chains(narrow, linear, weight, 1, torch.Generator().manual_seed(0))
+        assert drawn is not None
+        draws, kl = drawn
+        assert bool(draws.isfinite().all())
+        leaves = (linear, narrow.transition_matrix, narrow.noise_covariance)
+        *grads, of_weight = torch.autograd.grad(kl.sum(), (*leaves, weight))
+        assert bool(of_weight.isfinite().all())
+        found.append([kl.double(), *(grad.double() for grad in grads)])
+    for got, want in zip(*found, strict=True):
+        assert (got - want).norm() <= 1e-3 * want.norm()
+
+
+def test_operations_do_not_grow_with_series(monkeypatch):
+    """Their time is the machine's, their number is ours."""
+    monkeypatch.setattr(small_recursions, "LARGEST", 0)  # numpy's are not counted
+
+    class Counter(TorchDispatchMode):
+        total = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.total += 1
+            return function(*args, **(kwargs or {}))
+
+    def operations(n_series, own):
+        params = lds.LinearDynamicsPosterior(8, group_size=2).plug_in()
+        linear = torch.ones(n_series, 100, 8, requires_grad=True)
+        precision = torch.ones(n_series if own else 1, 100, 8, requires_grad=True)
+        with Counter() as counter:
+            generator = torch.Generator().manual_seed(0)
+            draws, kl = draw_grouped_chains(params, linear, precision, 1, generator)
+            (draws.sum() + kl.sum()).backward()
+        return counter.total
+
+    assert operations(40, own=False) <= 1.1 * operations(20, own=False)
+    assert operations(40, own=True) <= 1.1 * operations(20, own=True)
+    assert operations(20, own=True) <= 2.0 * operations(20, own=False)
 
 
 @pytest.mark.parametrize("why", ["singular", "far"])
