@@ -111,3 +111,28 @@ def test_other_chains_take_the_filter(monkeypatch, why):
     want = lds.local_kl(params, filtered, lds.smooth(params, filtered))
     torch.testing.assert_close(found.local_kl, want)
     assert found.draws.shape == (2, 3, 6, 4)
+
+
+@pytest.mark.parametrize("steps", [20, 100])
+@pytest.mark.parametrize(
+    ("linear", "precision", "named"),
+    [
+        ((3, None, 6), (1, None, 2), "potentials.linear"),
+        ((3, None, 2), (1, None, 6), "precision"),
+        ((3, None, 2), (2, None, 2), "patterns"),
+        ((0, None, 2), (1, None, 2), "at least one series"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(steps, linear, precision, named):
+    params = lds.make_parameters(0.9 * torch.eye(2), torch.eye(2))
+    shapes = ([steps if n is None else n for n in shape] for shape in (linear, precision))
+    potentials = lds.Potentials(*(torch.ones(shape) for shape in shapes))
+    with pytest.raises(ValueError, match=named):
+        drawing.draw_states(params, potentials, torch.Generator().manual_seed(0))
+
+
+def test_no_samples_are_an_error():
+    params = lds.make_parameters(0.9 * torch.eye(2), torch.eye(2))
+    potentials = lds.Potentials(torch.ones(3, 5, 2), torch.ones(1, 5, 2))
+    with pytest.raises(ValueError, match="n_samples"):
+        drawing.draw_states(params, potentials, torch.Generator(), n_samples=0)

@@ -266,6 +266,8 @@ class Start(NamedTuple):
         Of the states at the origin of a forecast; None: the model has none.
     bridged : bool ndarray (F,) or None
         Variables whose short gaps are bridged.
+    persists : bool
+        Whether forecasts are the last value.
     """
 
     dynamics: LDSParameters | None
@@ -275,6 +277,7 @@ class Start(NamedTuple):
     strength: float = STRENGTH
     coupling: Tensor | None = None
     bridged: NDArray[np.bool_] | None = None
+    persists: bool = False
 
 
 def start_model(

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tsvae.estimation.anchoring import moved_towards
 from tsvae.estimation.building import Sizes
 from tsvae.estimation.covariates import InputDesign
 from tsvae.estimation.histories import Histories, cut_histories
@@ -68,6 +69,8 @@ class Engine:
         From the model's margins to those of forecasts.
     filling : JointFilling or None
         What fills hidden entries from all variables; None: the model alone.
+    anchored : SVAE or None
+        A second model that forecasts are moved towards.
     """
 
     model: SVAE
@@ -79,6 +82,7 @@ class Engine:
     n_samples: int
     spread: ForecastSpread
     filling: JointFilling | None = None
+    anchored: SVAE | None = None
 
     # -- windows -----------------------------------------------------------------------------
 
@@ -154,33 +158,46 @@ class Engine:
                     lengths=torch.as_tensor(chunk.lengths),
                     generator=generator,
                 ).cpu()
-                if not self.spread.is_plain:
-                    paths = self._shaped(paths, device, chunk, horizon)
-                parts.append(to_numpy(paths))
+                parts.append(to_numpy(self._shaped(paths, device, chunk, horizon)))
         return self.scaler.inverse(np.concatenate(parts, axis=1))
 
     def _shaped(
         self, paths: Tensor, device: torch.device, chunk: Histories, horizon: int
     ) -> Tensor:
-        """Give sample paths the spread of forecasts, margin by margin."""
-        own = SamplePredictive(paths)
-        margins = own if self.draws_forecasts else self._margins(device, chunk, horizon)
+        """Give sample paths the means and the spread of forecasts, margin by margin."""
+        if self.draws_forecasts:
+            margins: NormalPredictive | SamplePredictive = SamplePredictive(paths)
+        else:
+            margins = self._margins(device, chunk, horizon)
+            if self.anchored is not None:
+                own = self._forecast(self.model, device, chunk, horizon)
+                paths = paths + (margins.mean - own.mean)
+        if self.spread.is_plain:
+            return paths
         return self.spread.shape_samples(paths, margins, chunk.values, chunk.mask)
 
     def _margins(
         self, device: torch.device, chunk: Histories, horizon: int
     ) -> NormalPredictive | SamplePredictive:
-        """Forecast as the model does."""
+        """Forecast as the models do."""
+        own = self._forecast(self.model, device, chunk, horizon)
+        if self.anchored is None or isinstance(own, SamplePredictive):
+            return own
+        return moved_towards(own, self._forecast(self.anchored, device, chunk, horizon).mean)
+
+    def _forecast(
+        self, model: SVAE, device: torch.device, chunk: Histories, horizon: int
+    ) -> NormalPredictive | SamplePredictive:
         return on_cpu(
             forecast(
-                self.model,
+                model,
                 *_tensors(device, chunk.values, chunk.mask),
                 horizon,
                 inputs=self._given(device, chunk.inputs),
                 future_inputs=self._given(device, chunk.future_inputs),
                 lengths=torch.as_tensor(chunk.lengths),
                 n_samples=self.n_samples,
-                generator=torch.Generator().manual_seed(self.model.seed),
+                generator=torch.Generator().manual_seed(model.seed),
             )
         )
 
@@ -250,6 +267,11 @@ class Engine:
 
     def _ready(self) -> _Ready:
         return _Ready(self)
+
+    @property
+    def models(self) -> list[SVAE]:
+        """All models behind forecasts."""
+        return [self.model] if self.anchored is None else [self.model, self.anchored]
 
     @property
     def draws_forecasts(self) -> bool:
@@ -355,11 +377,13 @@ class _Ready:
     def __enter__(self) -> torch.device:
         device = resolve_device(self.engine.device)
         self.threads.__enter__()
-        self.engine.model.to(device).eval()
+        for model in self.engine.models:
+            model.to(device).eval()
         return device
 
     def __exit__(self, *details: object) -> None:
-        self.engine.model.to("cpu")
+        for model in self.engine.models:
+            model.to("cpu")
         self.threads.__exit__(None, None, None)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from tsvae.estimation.anchoring import Anchored
 from tsvae.estimation.building import Sizes
 from tsvae.estimation.covariates import InputDesign
 from tsvae.estimation.joint_filling import JointFilling
@@ -17,6 +18,7 @@ from tsvae.estimation.scaling import PanelScaler
 from tsvae.estimation.spread import ForecastSpread
 from tsvae.estimation.starting import build_model
 from tsvae.estimation.structured import StructuredFit
+from tsvae.models import SVAE
 from tsvae.panel import Panel, PanelIndex
 from tsvae.training import TrainingLog
 
@@ -40,6 +42,10 @@ def pack_fit(fit: StructuredFit) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if fit.filling is not None:
         header["filling"] = fit.filling.to_dict()
         tensors |= {f"filling.{name}": t for name, t in fit.filling.tensors().items()}
+    if fit.anchored is not None:
+        header["anchored"] = fit.anchored.settings
+        state = fit.anchored.model.state_dict()
+        tensors |= {f"anchored.{name}": t for name, t in state.items()}
     for name, panel in fit.history._asdict().items():
         header["history"][name] = None if panel is None else panel.index.to_dict()
         if panel is not None:
@@ -50,10 +56,10 @@ def pack_fit(fit: StructuredFit) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def unpack_fit(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> StructuredFit:
     """Inverse of :func:`pack_fit`."""
-    model = build_model(header["settings"])
-    state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    model.load_state_dict(state)
-    model.eval().requires_grad_(False)
+    model = _unpack_model(header["settings"], tensors, "model.")
+    anchored = header.get("anchored")
+    if anchored is not None:
+        anchored = Anchored(_unpack_model(anchored, tensors, "anchored."), dict(anchored))
     panels: dict[str, Panel | None] = {}
     for name, index in header["history"].items():
         panels[name] = None
@@ -75,7 +81,15 @@ def unpack_fit(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Stru
         TrainingLog.from_dict(header["log"]),
         ForecastSpread.from_dict(header["spread"]),
         _unpack_filling(header.get("filling"), tensors),
+        anchored,
     )
+
+
+def _unpack_model(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], prefix: str) -> SVAE:
+    model = build_model(settings)
+    state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    model.load_state_dict(state)
+    return model.eval().requires_grad_(False)
 
 
 def _unpack_filling(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -123,13 +123,20 @@ def input_effects(
     return effects
 
 
+class Built(NamedTuple):
+    """A model at its start, and whether its forecasts are the last value."""
+
+    model: SVAE
+    persists: bool
+
+
 def build_at_start(
     data: StartData,
     sizes: Sizes,
     settings: dict[str, Any],
     params: Parameters,
     fixed_seasons: bool,
-) -> SVAE:
+) -> Built:
     """Build the model where the data suggest to begin; ``settings`` take the noise level."""
     spread = measure_spread(data.values, data.mask, sizes)
     if settings["level_entries"]:
@@ -150,7 +157,7 @@ def build_at_start(
         if start.coupling is not None and model.coupling is not None:
             model.coupling.matrix.copy_(start.coupling)
             model.coupling.bridged.copy_(torch.as_tensor(start.bridged))
-    return model
+    return Built(model, start.persists)
 
 
 def _choose_start(
@@ -237,6 +244,7 @@ def fit_start(
         max(float(mask.sum()), STRENGTH),
         start.coupling,
         bridged,
+        bool(np.isinf(fitted.objective.penalty.size)),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tsvae.estimation.anchoring import Anchored, fit_anchored, takes_two
 from tsvae.estimation.building import MAX_CHANNELS, Sizes, resolve_sizes
 from tsvae.estimation.calibration import fit_spread
 from tsvae.estimation.covariates import InputDesign
@@ -66,6 +67,8 @@ class StructuredFit:
         From the model's margins to those of forecasts.
     filling : JointFilling or None
         What fills hidden entries from all variables; None: the model alone.
+    anchored : Anchored or None
+        A second model that forecasts are moved towards.
     """
 
     model: SVAE
@@ -79,6 +82,7 @@ class StructuredFit:
     log: TrainingLog
     spread: ForecastSpread
     filling: JointFilling | None = None
+    anchored: Anchored | None = None
 
     def append(self, new: Problem) -> StructuredFit:
         """Return the fit with new rows at the end of its history.
@@ -107,6 +111,7 @@ class StructuredFit:
             params["n_samples"],
             self.spread,
             self.filling,
+            None if self.anchored is None else self.anchored.model,
         )
 
 
@@ -159,7 +164,11 @@ def _fit_once(
     filling = None if learned is None else learned.filling
     fixed_seasons = bool(design.angles) if seldom is None else bool(seldom.any())
     start = _start_data(data, effects, filling, panel.index, periods)
-    model = build_at_start(start, sizes, settings, params, fixed_seasons)
+    own = dict(settings)  # as the second model's begin
+    model, persists = build_at_start(start, sizes, settings, params, fixed_seasons)
+    anchored = None
+    if not persists and takes_two(params, start, sizes):
+        anchored = fit_anchored(start, sizes, own, params, fixed_seasons)
     log = _train(model, data, sizes, params, seed, callbacks)
     if learned is not None:
         filling = replace(learned.filling, imputes=learned.beats(model))
@@ -175,6 +184,7 @@ def _fit_once(
         log,
         ForecastSpread.plain(panel.n_features, sizes.horizon),
         filling,
+        anchored,
     )
     engine = fitted.engine(params)
     if engine.draws_forecasts:

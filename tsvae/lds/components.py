@@ -114,7 +114,7 @@ def congruence(factor: Tensor, matrix: Tensor, plus: Tensor | None = None) -> Te
 
 
 def distinct(matrix: Tensor) -> Tensor:
-    """Distinct entries of symmetric matrices, by row: ``(2 K - 1, ...)``."""
+    """Distinct entries of symmetric matrices by row, ``(2 K - 1, ...)``; K is 1 or 2."""
     return matrix[0] if matrix.shape[0] == 1 else torch.cat((matrix[0], matrix[1, 1:]))
 
 

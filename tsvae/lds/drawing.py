@@ -47,7 +47,7 @@ def draw_states(
     potentials : Potentials
     generator : torch.Generator
     n_samples : int, default=1
-        S.
+        S, at least 1.
     inputs : Tensor (B, T, U), optional
         As for ``filter_states``.
     lengths : Tensor (B,) long, optional
@@ -57,6 +57,11 @@ def draw_states(
     -------
     StateDraws
 
+    Raises
+    ------
+    ValueError
+        If there is nothing to draw, or shapes do not fit together.
+
     Examples
     --------
     >>> from tsvae.lds import make_parameters
@@ -65,6 +70,8 @@ def draw_states(
     >>> draw_states(params, seen, torch.Generator().manual_seed(0)).draws.shape
     torch.Size([1, 3, 5, 2])
     """
+    if n_samples < 1:
+        raise ValueError(f"n_samples must be at least 1, got {n_samples}.")
     if _are_plain(params, potentials, lengths):
         like, precision = potentials.linear, potentials.precision
         if _are_short(params, potentials):
@@ -81,9 +88,16 @@ def draw_states(
 
 
 def _are_plain(params: LDSParameters, potentials: Potentials, lengths: Tensor | None) -> bool:
-    """Whether chains are complete and without inputs, their potentials diagonal."""
+    """Whether chains are complete and without inputs, their potentials diagonal.
+
+    What does not fit together goes to the filter, which says why.
+    """
     linear, precision = potentials.linear, potentials.precision
     if params.n_inputs or potentials.pattern is not None or precision.ndim != 3:
+        return False
+    if linear.ndim != 3 or linear.shape[2] != params.latent_dim or linear.numel() == 0:
+        return False
+    if precision.shape[1:] != linear.shape[1:]:
         return False
     if precision.shape[0] not in (1, linear.shape[0]) or linear.device.type == "mps":
         return False

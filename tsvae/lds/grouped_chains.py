@@ -2,8 +2,9 @@ r"""Draws and divergence of chains with groups of one or two, by one call of aut
 
 What ``short_draws`` does where a chain is one matrix and ``joint_draws`` for larger groups, in
 component-first arrays (module ``components``) whose rows are the series. Predicted covariances P
-come from the filter (module ``riccati_loops``), the rest from the joint precision H of
-``joint_elimination``: with its blocks B, C, W and f,
+come from the filter (``recursions.riccati``), the rest from the joint precision H of
+``joint_elimination``: with its blocks B, C and W, f = 1 for steps with a successor and 0 for the
+last one, and :math:`H_0` the part of H that is the plug-in prior's (without W),
 
 .. math::
     V_t = (P_t^{-1} + \Lambda_t + f_t W + C)^{-1}, \qquad G_t = V_t B', \qquad
@@ -26,8 +27,8 @@ with :math:`RR' = V` and r, :math:`\delta`, u, KL of ``joint_draws``; :math:`z =
     x = \tfrac w2V + VZV - VZ\bar S - \bar SZV - sym(V y d') - \tfrac12R\,M R', \qquad
     d_t = G_t e_{t+1}, \quad M = low(s\epsilon') + low(s\epsilon')', \quad s = R'y,
 
-(low: what is below the diagonal, and half of that; :math:`GS_{t+1}G' = \bar S_t - V_t` saves the
-inverses), and
+where low keeps what is below the diagonal and half of the diagonal, and
+:math:`G_t\bar S_{t+1}G_t' = \bar S_t - V_t` saves the inverses. With that
 
 .. math::
     \bar h = a, \quad \bar c = a - wm, \quad
@@ -202,7 +203,7 @@ class _Draw(torch.autograd.Function):
                 steps(deviation, *ahead),
                 *(steps(part, *at) for part in (mean, on_mean[0]) for at in (now, ahead)),
             )
-        sums = _sums(on_mean[2], coupling, on_mean[3], -float(w.sum()))
+        sums = _sums(on_mean[2], coupling, on_mean[3], -float(w.double().sum()))
         grads = prior_gradients(prior, sums, u.shape[1])
         given = [to_device(grad, like) for grad, like in zip(grads, ctx.likes, strict=True)]
         return None, unpack(a), unpack(on_mean[1]), *given
@@ -285,13 +286,18 @@ def _by_root(root: Tensor, y: Tensor, epsilon: Tensor, rows: tuple[int, ...]) ->
 def _mean_gradients(
     mean: Tensor, a: Tensor, w: Tensor, half: Tensor, x: Tensor, smoothed: Tensor
 ) -> tuple[Tensor, ...]:
-    """``wm/2 - a``; gradient by Lambda; by every diagonal block of H and by c, all series."""
+    """``wm/2 - a``; gradient by Lambda; by every diagonal block of H and by c, all series.
+
+    In float64 what is multiplied by Q^-1 twice, after it has all but cancelled.
+    """
     weighted = w * mean
     back = torch.sub(0.5 * weighted, a)
     seen = row_sums(mean * a, _shared_rows(x))
     potential = torch.addcmul(x[::2], smoothed[::2], half, value=-1.0).sub_(seen)
-    own = symmetric_outer_sums(mean, back, ROWS) + whole(x.sum(-2, keepdim=True))
-    return back, potential, own, torch.sub(a, weighted, out=weighted).sum(ROWS, keepdim=True)
+    own = symmetric_outer_sums(mean.double(), back.double(), ROWS)
+    own += whole(x.sum(-2, keepdim=True, dtype=torch.float64))
+    vectors = torch.sub(a, weighted, out=weighted)
+    return back, potential, own, vectors.sum(ROWS, keepdim=True, dtype=torch.float64)
 
 
 def _coupling(
@@ -307,7 +313,12 @@ def _coupling(
     back: Tensor,
     back_ahead: Tensor,
 ) -> tuple[Tensor]:
-    """Half of the adjoint of -B by every step, all patterns; e, S and X are those of the next."""
+    """Half of the adjoint of -B by every step, all patterns; e, S and X are those of the next.
+
+    In float64, as ``_mean_gradients``.
+    """
+    v, gain, smoothed, x, z, y, e = (part.double() for part in (v, gain, smoothed, x, z, y, e))
+    mean, ahead, back, back_ahead = (part.double() for part in (mean, ahead, back, back_ahead))
     inner = times_matrix(whole(z), times_matrix(gain, whole(smoothed)))
     inner.add_(outer_sums(y, e, _shared_rows(v)), alpha=0.5)
     turned = times_matrix(whole(v), inner).sub_(times_matrix(gain, whole(x)))

@@ -2,6 +2,9 @@ r"""Laws of every state given the next one, for groups of one or two (see ``grou
 
 Component-first arrays (module ``components``) whose rows are the series: matrices
 ``(K, K, T, 1, P, G)``, symmetric ones by their distinct entries ``(2 K - 1, T, 1, P, G)``.
+
+Laws are worked out in float64 and kept in the precision of the states: where noise is small, Q^-1
+and A'Q^-1 A are large beside what a state is known by.
 """
 
 from __future__ import annotations
@@ -61,7 +64,7 @@ class Laws(NamedTuple):
         Distinct entries of V and of R.
     gain : Tensor (K, K, T-1, 1, P, G)
     log_det : Tensor (1, T, 1, P, 1)
-        ``log |I + P Lambda|`` of the filter, summed over groups.
+        ``log |I + P (Lambda + f W)|`` of the filter, summed over groups.
     """
 
     covariance: Tensor
@@ -73,6 +76,7 @@ class Laws(NamedTuple):
 def find_laws(prior: HostPrior, potential: Tensor) -> Laws:
     """Laws of every state given the next one; ``potential`` (K, T, 1, P, G)."""
     given, like = prior.given, potential
+    wide = torch.empty(0, dtype=torch.float64, device=like.device)
     size, n_steps = potential.shape[:2]
     total = potential.new_zeros(2 * size - 1, *potential.shape[1:])
     total[::2].copy_(potential)
@@ -97,8 +101,8 @@ def find_laws(prior: HostPrior, potential: Tensor) -> Laws:
             _laws,
             steps(ahead, 0, -1),
             steps(total, 0, -1),
-            distinct(planes(stay, like)),
-            planes(prior.coupling.swapaxes(1, 2), like),
+            distinct(planes(stay, wide)),
+            planes(prior.coupling.swapaxes(1, 2), wide),
             into=(*(steps(x, 0, -1) for x in (covariance, root, log_det)), gain),
         )
     return Laws(covariance, root, gain, log_det)
@@ -108,6 +112,7 @@ def _laws(
     ahead: Tensor, total: Tensor, stay: Tensor | None, pull: Tensor | None = None
 ) -> tuple[Tensor, ...]:
     """V, R, the log-determinant and, for steps with a successor, the gain."""
+    ahead, total = ahead.double(), total.double()
     log_det = torch.log1p(odds(ahead, whole(total)).total).sum(-1, keepdim=True)
     found = posterior_entries(ahead, whole(total if stay is None else total + stay))
     laws = found, root_entries(found), log_det

@@ -1,8 +1,7 @@
 """The prior of chains, on the host: a few small matrices per group, and their gradients.
 
-``short_draws`` derives what is worked out here (``joint_draws`` and ``grouped_chains`` use it too);
-numpy, because calls make the price, and a call of
-PyTorch costs several of its.
+``short_draws`` derives what is worked out here; ``joint_draws`` and ``grouped_chains`` use it, too.
+numpy, because calls make the price, and a call of PyTorch costs several of its.
 """
 
 from __future__ import annotations
@@ -158,8 +157,10 @@ def sound_prior(
     None if a covariance is too close to singular, or the path too long.
     """
     parts = flat(params)
-    prior = host_prior(parts, like.shape[1])
-    if not prior.sound:
+    with np.errstate(all="ignore"):  # of singular covariances
+        prior = host_prior(parts, like.shape[1])
+        sound = prior.sound
+    if not sound:
         return None
     path = mean_path(prior, like)
     if path is not None and not bool(path.abs().amax() <= LARGEST_PATH):

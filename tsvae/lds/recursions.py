@@ -78,7 +78,7 @@ def _times_vector(link: Tensor, vector: Tensor, plus: Tensor, out: Tensor) -> No
 
 
 def _congruence(link: Tensor, matrix: Tensor, plus: Tensor, out: Tensor) -> None:
-    """On distinct entries: row k of a symmetric matrix is entries k to k + K."""
+    """On distinct entries: row k of a symmetric matrix (K <= 2) is entries k to k + K."""
     size = link.shape[0]
     half = link[:, :1] * matrix[:size]
     for k in range(1, size):
@@ -108,7 +108,8 @@ class Links:
 
     Parameters
     ----------
-    links : Tensor (K, K, T-1, P, 1 or R, G)
+    links : Tensor (K, K, T-1, P, R, G)
+        K is 1 or 2. Axes P and R of links and constants may be 1 and broadcast.
     """
 
     def __init__(self, links: Tensor) -> None:
@@ -135,7 +136,7 @@ class Links:
         out = torch.empty_like(constants, memory_format=torch.contiguous_format)
         loop_from = LOOP_FROM
         if name == "affine" and self._levels[0].shape[-2] == constants.shape[-2]:
-            # Merging links costs K times a step of states that share them with no others.
+            # Merging links costs K times a step of states that only rows on axis P share.
             loop_from = LOOP_FROM * constants.shape[-3] // (4 * self._levels[0].shape[-3])
         self._reduce(_TENSORS[name], 0, constants, reverse, loop_from, out)
         return out
@@ -252,12 +253,11 @@ def congruences(links: Tensor, constants: Tensor, reverse: bool = False) -> Tens
     Returns
     -------
     Tensor (K, K, T, P, 1, G)
-        Equal entries share their memory.
     """
     given = distinct(constants)
     if reverse:
-        return whole(Links(links).congruence_backward(given))
-    return whole(Links(transpose(links)).congruence_forward(given))
+        return whole(Links(links).congruence_backward(given)).contiguous()
+    return whole(Links(transpose(links)).congruence_forward(given)).contiguous()
 
 
 class _Maps(NamedTuple):

@@ -37,7 +37,7 @@ def as_array(values: Tensor) -> Array:
 
 
 def times_vector(matrix: Array, vector: Array, plus: Array, out: Array) -> None:
-    """``matrix @ vector + plus``."""
+    """``matrix @ vector + plus``, into ``out``."""
     np.multiply(matrix[:, 0], vector[0], out=out)
     out += plus
     for k in range(1, matrix.shape[1]):
@@ -53,7 +53,7 @@ def times_matrix(left: Array, right: Array) -> Array:
 
 
 def congruence(factor: Array, matrix: Array, plus: Array, out: Array) -> None:
-    """``factor @ matrix @ factor' + plus`` of distinct entries; see ``recursions``."""
+    """``factor @ matrix @ factor' + plus`` of distinct entries (``recursions``), into ``out``."""
     size = factor.shape[0]
     half = factor[:, :1] * matrix[:size]
     for k in range(1, size):
@@ -68,7 +68,7 @@ def congruence(factor: Array, matrix: Array, plus: Array, out: Array) -> None:
 
 
 def loop(links: Array, constants: Array, apply: Any, reverse: bool, out: Array) -> None:
-    """Run a recursion step by step; ``apply`` as the functions above."""
+    """Run a recursion step by step; ``apply`` is ``times_vector`` or ``congruence``."""
     moves = list(range(constants.shape[TIME]))
     if reverse:
         moves.reverse()
