@@ -92,13 +92,19 @@ def run_tsvae(
     scores = total.result(
         "tsvae.SVAEForecaster",
         seconds=time.perf_counter() - start,
-        n_parameters=sum(p.numel() for p in forecaster.model_.parameters()),
+        n_parameters=_count_parameters(forecaster),
     )
     details: dict[str, Any] = {"settings": options.set}
     if options.coverage:
         details["coverage_step"] = options.coverage
         details["coverage"] = measure_coverage(forecaster, task, options.coverage)
     return Outcome(scores, details)
+
+
+def _count_parameters(forecaster: Any) -> int:
+    """Numbers in all models behind its forecasts."""
+    models = forecaster._engine().models
+    return sum(p.numel() for model in models for p in model.parameters())
 
 
 class Method(NamedTuple):

@@ -166,7 +166,7 @@ def test_small_noise_in_float32(least, turned):
         by_a, by_q = torch.autograd.grad(drawn[1].sum(), leaves)
         found.append([drawn[1].double(), by_a.double(), root.T @ by_q[0].double() @ root])
     for got, want in zip(*found, strict=True):
-        assert (got - want).norm() <= 2e-3 * want.norm()
+        assert (got - want).norm() <= 2e-2 * want.norm()
 
 
 def test_operations_do_not_grow_with_series(monkeypatch):
