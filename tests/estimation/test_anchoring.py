@@ -35,13 +35,13 @@ def fits():
     x = swings(1000)
     x[-30:] += 2.0  # a level that the training rows hardly had
     return x, {
-        w: SVAEForecaster(8, window_level=w, **SETTINGS).fit(x) for w in ("auto", True, False)
+        w: SVAEForecaster(8, window_level=w, **SETTINGS).fit(x) for w in ("both", True, False)
     }
 
 
 def test_forecasts_lie_between_those_of_the_two_models(fits):
     x, by_level = fits
-    both, own, other = (margins(by_level[w], x) for w in ("auto", True, False))
+    both, own, other = (margins(by_level[w], x) for w in ("both", True, False))
     assert (own.mean - other.mean).abs().max() > 0.1
     torch.testing.assert_close(both.mean, own.mean + SHARE * (other.mean - own.mean))
     torch.testing.assert_close(both.scale, own.scale)
@@ -50,7 +50,7 @@ def test_forecasts_lie_between_those_of_the_two_models(fits):
 @pytest.mark.parametrize("plain", [False, True])
 def test_sample_paths_have_the_means_of_forecasts(fits, plain, monkeypatch):
     _, by_level = fits
-    fitted = by_level["auto"]
+    fitted = by_level["both"]
     if plain:
         kept = fitted._fit
         spread = type(kept.spread).plain(2, 8)
@@ -65,26 +65,31 @@ def test_sample_paths_have_the_means_of_forecasts(fits, plain, monkeypatch):
 
 def test_a_file_holds_both_models(fits, tmp_path):
     x, by_level = fits
-    by_level["auto"].save(tmp_path / "both.tsvae")
+    by_level["both"].save(tmp_path / "both.tsvae")
     loaded = SVAEForecaster.load(tmp_path / "both.tsvae")
-    np.testing.assert_array_equal(loaded.predict(x), by_level["auto"].predict(x))
+    np.testing.assert_array_equal(loaded.predict(x), by_level["both"].predict(x))
 
 
 def test_data_that_move_on_are_forecast_from_where_they_are(fits):
     x, _ = fits
-    fitted = SVAEForecaster(8, **SETTINGS).fit(x[:-60]).update(x[-60:])
-    again = SVAEForecaster(8, **SETTINGS).fit(x[:-60])
+    fitted = SVAEForecaster(8, window_level="both", **SETTINGS).fit(x[:-60]).update(x[-60:])
+    again = SVAEForecaster(8, window_level="both", **SETTINGS).fit(x[:-60])
     np.testing.assert_allclose(fitted.predict(), again.predict(x), rtol=1e-6)
 
 
-@pytest.mark.parametrize("why", ["few rows", "random walk", "trained", "joint", "level alone"])
+ENOUGH = {
+    "few rows": (swings(100), {"window_level": "both"}),
+    "random walk": (
+        np.random.default_rng(1).normal(size=(600, 2)).cumsum(0),
+        {"window_level": "both"},
+    ),
+    "trained": (swings(600), {"window_level": "both", "max_epochs": 1}),
+    "joint": (swings(600), {"window_level": "both", "channels": "joint", "max_epochs": 0}),
+    "default": (swings(600), {}),
+}
+
+
+@pytest.mark.parametrize("why", ENOUGH)
 def test_where_one_model_is_enough(why):
-    x = swings(100 if why == "few rows" else 600)
-    more = {"trained": {"max_epochs": 1}, "joint": {"channels": "joint", "max_epochs": 0}}.get(
-        why, {}
-    )
-    if why == "random walk":
-        x = np.random.default_rng(1).normal(size=(600, 2)).cumsum(0)
-    if why == "level alone":
-        more = {"window_level": True}
+    x, more = ENOUGH[why]
     assert SVAEForecaster(8, **SETTINGS, **more).fit(x)._fitted().anchored is None

@@ -222,7 +222,7 @@ def test_the_model_forecasts_as_fitted(monkeypatch):
         monkeypatch.setattr(starting, function.__name__, keep)
     clock, noise = np.arange(600), np.random.default_rng(0).normal(size=(600, 2))
     series = np.column_stack((np.sin(clock / 4.0), np.cos(clock / 9.0))) + 0.3 * noise
-    forecaster = SVAEForecaster(6, context_length=40, latent_dim=16, window_level=True).fit(series)
+    forecaster = SVAEForecaster(6, context_length=40, latent_dim=16).fit(series)
     states, rows = kept
     model, wanted = forecaster.model_, (rows @ states.T).numpy()
     assert np.abs(wanted[0] - wanted[1]).max() > 0.01

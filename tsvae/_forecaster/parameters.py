@@ -32,7 +32,7 @@ PARAMETER_CONSTRAINTS: dict[str, Any] = {
     "encoder_precision": [StrOptions({"learned", "network"})],
     "seasonal_periods": [StrOptions({"auto"}), "array-like", None],
     "seasonal_effect": ["boolean", StrOptions({"auto"})],
-    "window_level": ["boolean", StrOptions({"auto"})],
+    "window_level": ["boolean", StrOptions({"both"})],
     "start": [StrOptions({"moments", "roles"})],
     "power_transform": [StrOptions({"log", "box-cox"}), None],
     "calendar": ["boolean"],

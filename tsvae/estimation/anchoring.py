@@ -46,7 +46,7 @@ def takes_two(params: Parameters, data: StartData, sizes: Sizes) -> bool:
     ``params`` with what training resolves: both models are to be their start.
     """
     return (
-        params["window_level"] == "auto"
+        params["window_level"] == "both"
         and sizes.level_entries > 0
         and starts_fitted(params, data.values.shape[-1])
         and params["max_epochs"] == 0
