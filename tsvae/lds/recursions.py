@@ -51,6 +51,7 @@ from tsvae.lds.riccati_loops import pair_loop, pair_stretches, scalar_loop
 # Numbers per step and component from which a loop over steps beats the reduction.
 LOOP_FROM = 2048
 LOOP_BELOW = 6
+_EVEN, _ODD = slice(0, None, 2), slice(1, None, 2)
 
 
 class _Rule(NamedTuple):
@@ -64,11 +65,16 @@ class _Rule(NamedTuple):
         Of a source into a target.
     empty : callable
         Memory like an array's.
+    loop : callable
+    on_host : _Rule or None
+        The same for small arrays.
     """
 
     apply: Callable[..., Any]
     copy: Callable[..., Any]
     empty: Callable[..., Any]
+    loop: Callable[..., None]
+    on_host: _Rule | None = None
 
 
 def _times_vector(link: Tensor, vector: Tensor, plus: Tensor, out: Tensor) -> None:
@@ -90,14 +96,22 @@ def _congruence(link: Tensor, matrix: Tensor, plus: Tensor, out: Tensor) -> None
             out[new].addcmul_(half[i, k], own[:, k])
 
 
-_TENSORS = {
-    name: _Rule(apply, Tensor.copy_, torch.empty_like)
-    for name, apply in (("affine", _times_vector), ("congruence", _congruence))
-}
-_ON_HOST = {
-    name: _Rule(apply, np.copyto, np.empty_like)
-    for name, apply in (("affine", small.times_vector), ("congruence", small.congruence))
-}
+def _loop(
+    links: Tensor, constants: Tensor, apply: Callable[..., Any], reverse: bool, out: Tensor
+) -> None:
+    moves = list(range(constants.shape[TIME]))
+    if reverse:
+        moves.reverse()
+    link, constant, target = (x.movedim(TIME, 0).unbind(0) for x in (links, constants, out))
+    target[moves[0]].copy_(constant[moves[0]])
+    for past, now in pairwise(moves):
+        apply(link[min(past, now)], target[past], constant[now], target[now])
+
+
+_HOST_AFFINE = _Rule(small.times_vector, np.copyto, np.empty_like, small.loop)
+_HOST_CONGRUENCE = _HOST_AFFINE._replace(apply=small.congruence)
+_AFFINE = _Rule(_times_vector, Tensor.copy_, torch.empty_like, _loop, _HOST_AFFINE)
+_CONGRUENCE = _Rule(_congruence, Tensor.copy_, torch.empty_like, _loop, _HOST_CONGRUENCE)
 
 
 class Links:
@@ -118,27 +132,27 @@ class Links:
 
     def backward(self, constants: Tensor) -> Tensor:
         """Run ``x_i = L_i x_{i+1} + g_i``; ``constants`` as of :func:`affine`."""
-        return self._run("affine", constants, True)
+        return self._run(_AFFINE, constants, True)
 
     def forward(self, constants: Tensor) -> Tensor:
         """Run ``x_{i+1} = L_i' x_i + g_{i+1}``: transposed."""
-        return self._run("affine", constants, False)
+        return self._run(_AFFINE, constants, False)
 
     def congruence_backward(self, constants: Tensor) -> Tensor:
         """Run ``X_i = L_i X_{i+1} L_i' + C_i`` of distinct entries ``(2 K - 1, T, P, 1, G)``."""
-        return self._run("congruence", constants, True)
+        return self._run(_CONGRUENCE, constants, True)
 
     def congruence_forward(self, constants: Tensor) -> Tensor:
         """Run ``X_{i+1} = L_i' X_i L_i + C_{i+1}`` of distinct entries: transposed."""
-        return self._run("congruence", constants, False)
+        return self._run(_CONGRUENCE, constants, False)
 
-    def _run(self, name: str, constants: Tensor, reverse: bool) -> Tensor:
+    def _run(self, rule: _Rule, constants: Tensor, reverse: bool) -> Tensor:
         out = torch.empty_like(constants, memory_format=torch.contiguous_format)
         loop_from = LOOP_FROM
-        if name == "affine" and self._levels[0].shape[-2] == constants.shape[-2]:
+        if rule is _AFFINE and self._levels[0].shape[-2] == constants.shape[-2]:
             # Merging links costs K times a step of states that only rows on axis P share.
             loop_from = LOOP_FROM * constants.shape[-3] // (4 * self._levels[0].shape[-3])
-        self._reduce(_TENSORS[name], 0, constants, reverse, loop_from, out)
+        self._reduce(rule, 0, constants, reverse, loop_from, out)
         return out
 
     def _level(self, level: int, host: bool) -> Any:
@@ -165,61 +179,56 @@ class Links:
     ) -> None:
         """Fill ``out`` over every ``2**level``-th step."""
         n_steps, width = constants.shape[TIME], math.prod(constants.shape[-3:])
-        if isinstance(constants, Tensor) and small.is_small(constants):
+        if rule.on_host is not None and small.is_small(constants):
             constants, out = small.as_array(constants), small.as_array(out)
-            rule = _ON_HOST["affine" if rule is _TENSORS["affine"] else "congruence"]
-        host = not isinstance(constants, Tensor)
-        links = self._level(level, host)
+            rule = rule.on_host
+        links = self._level(level, host=rule.on_host is None)
         if not reverse:
             links = links.swapaxes(0, 1)
         if n_steps <= LOOP_BELOW or width >= loop_from:
-            (small.loop if host else _loop)(links, constants, rule.apply, reverse, out)
+            rule.loop(links, constants, rule.apply, reverse, out)
             return
-        even, odd = slice(0, None, 2), slice(1, None, 2)
-        kept, merged = _at(constants, even), rule.empty(_at(constants, even))
-        pairs = n_steps // 2
-        if reverse:
-            some = slice(0, pairs)
-            own, edge = _at(links, even), slice(pairs, None)
-            rule.apply(own, _at(constants, odd), _at(kept, some), _at(merged, some))
-        else:
-            own, edge = _at(links, odd), slice(0, 1)
-            before = _at(constants, slice(1, n_steps - 1, 2))
-            rule.apply(own, before, _at(kept, slice(1, None)), _at(merged, slice(1, None)))
-        rule.copy(_at(merged, edge), _at(kept, edge))
-        self._reduce(rule, level + 1, merged, reverse, loop_from, _at(out, even))
-        known, rest = _at(out, even), _at(out, odd)
-        if not reverse:
-            rule.apply(_at(links, even), _at(known, slice(0, pairs)), _at(constants, odd), rest)
-            return
-        follow = (n_steps - 1) // 2
-        inner = slice(0, follow)
-        target = _at(rest, inner)
-        rule.apply(
-            _at(links, odd), _at(known, slice(1, None)), _at(_at(constants, odd), inner), target
-        )
-        rule.copy(_at(rest, slice(follow, None)), _at(_at(constants, odd), slice(follow, None)))
+        merged = _merge(rule, links, constants, reverse)
+        self._reduce(rule, level + 1, merged, reverse, loop_from, _at(out, _EVEN))
+        _fill(rule, links, constants, reverse, out)
+
+
+def _merge(rule: _Rule, links: Any, constants: Any, reverse: bool) -> Any:
+    """Constants of the recursion over every second step, the first one included."""
+    kept, others = _at(constants, _EVEN), _at(constants, _ODD)
+    merged = rule.empty(kept)
+    if reverse:
+        some, edge = slice(0, others.shape[TIME]), slice(others.shape[TIME], None)
+        rule.apply(_at(links, _EVEN), others, _at(kept, some), _at(merged, some))
+    else:
+        some, edge = slice(1, None), slice(0, 1)
+        before = _at(others, slice(0, kept.shape[TIME] - 1))
+        rule.apply(_at(links, _ODD), before, _at(kept, some), _at(merged, some))
+    rule.copy(_at(merged, edge), _at(kept, edge))
+    return merged
+
+
+def _fill(rule: _Rule, links: Any, constants: Any, reverse: bool, out: Any) -> None:
+    """Take the steps between every second one, which ``out`` holds."""
+    known, others, rest = _at(out, _EVEN), _at(constants, _ODD), _at(out, _ODD)
+    if not reverse:
+        before = _at(known, slice(0, others.shape[TIME]))
+        rule.apply(_at(links, _EVEN), before, others, rest)
+        return
+    inner, edge = slice(0, known.shape[TIME] - 1), slice(known.shape[TIME] - 1, None)
+    after = _at(known, slice(1, None))
+    rule.apply(_at(links, _ODD), after, _at(others, inner), _at(rest, inner))
+    rule.copy(_at(rest, edge), _at(others, edge))
 
 
 def _at(values: Any, where: slice) -> Any:
+    """Return steps of a tensor or an array (a view)."""
     return values[..., where, :, :, :]
 
 
 def _pairs(links: Any, count: int) -> tuple[Any, Any]:
     """Links that follow one another."""
     return _at(links, slice(0, 2 * count, 2)), _at(links, slice(1, 2 * count, 2))
-
-
-def _loop(
-    links: Tensor, constants: Tensor, apply: Callable[..., Any], reverse: bool, out: Tensor
-) -> None:
-    moves = list(range(constants.shape[TIME]))
-    if reverse:
-        moves.reverse()
-    link, constant, target = (x.movedim(TIME, 0).unbind(0) for x in (links, constants, out))
-    target[moves[0]].copy_(constant[moves[0]])
-    for past, now in pairwise(moves):
-        apply(link[min(past, now)], target[past], constant[now], target[now])
 
 
 def affine(links: Tensor, constants: Tensor, reverse: bool = False) -> Tensor:
