@@ -29,7 +29,7 @@ AXES = {"T": "n_steps", "B": "n_series", "D": "latent_dim"}
 NAMES = {"T": "steps T", "B": "series B", "D": "latent dimensions D"}
 LIMIT, LIMITED = 1.05, ("T", "B")
 LEAST_MB = 2.0  # less is the allocator's
-PATIENCE_S, REPEATS_S, REPEATS = 15.0, 0.3, 4
+PATIENCE_S, REPEATS_S, REPEATS, ROUNDS = 15.0, 0.2, 2, 3
 
 
 class Case(NamedTuple):
@@ -52,6 +52,12 @@ class Cost(NamedTuple):
 
     seconds: float
     megabytes: float
+
+    def least(self, other: Cost | None) -> Cost:
+        """Return the lesser time; megabytes of the first look."""
+        if other is None:
+            return self
+        return self._replace(seconds=min(self.seconds, other.seconds))
 
 
 class Curve(NamedTuple):
@@ -184,19 +190,27 @@ def curves(quick: bool, seed: int, threads: int) -> Iterator[Curve]:
     for axis in AXES:
         for dynamics in (PAIRS, DENSE):
             for task in (SMOOTHING, TRAINING):
-                curve = Curve(axis, task, dynamics, [], [])
-                last, cost = None, None
-                for sizes in grid(axis, quick):
-                    case = Case(axis, task, dynamics, *sizes)
-                    if not fits(case, last, cost):
-                        break
-                    cost = measure(case, seed, threads)
-                    if cost is None:
-                        break
-                    curve.sizes.append(case.size)
-                    curve.costs.append(cost)
-                    last = case
-                yield curve
+                cases = [Case(axis, task, dynamics, *sizes) for sizes in grid(axis, quick)]
+                costs = list(_ascend(cases, seed, threads))
+                # A slow quarter of an hour of the machine meets all sizes alike.
+                for _ in range(ROUNDS - 1):
+                    again = (measure(case, seed, threads) for case in cases[: len(costs)])
+                    costs = [old.least(new) for old, new in zip(costs, again, strict=True)]
+                sizes = [case.size for case in cases[: len(costs)]]
+                yield Curve(axis, task, dynamics, sizes, costs)
+
+
+def _ascend(cases: list[Case], seed: int, threads: int) -> Iterator[Cost]:
+    """Costs of one size after another, as long as they can be borne."""
+    last, cost = None, None
+    for case in cases:
+        if not fits(case, last, cost):
+            return
+        cost = measure(case, seed, threads)
+        if cost is None:
+            return
+        yield cost
+        last = case
 
 
 def worker(text: str) -> None:
@@ -280,9 +294,10 @@ def _notes(options: argparse.Namespace) -> str:
         "Steps: one series, D = 8. Series: 50 steps, D = 8. Latent dimensions: 4 series of 100 "
         "steps. float32; every series and step has its own precisions, so that nothing is shared. "
         "Smoothing: filter, smoothed moments, no gradients. Training pass: filter, smoother, KL "
-        "divergence, backward. Each size in its own process: process CPU time (fastest of four "
-        "runs and more), peak of the resident set over its size before. Exponents are slopes of "
-        "the logarithms over the upper half of the range; memory under "
+        "divergence, backward. Each size in its own process: process CPU time (fastest of six "
+        "runs and more, in three rounds over the sizes), peak of the resident set over its size "
+        "before. Exponents are slopes of the logarithms over the upper half of the range; memory "
+        "under "
         f"{LEAST_MB:g} MB is not used. Sizes that would take more than {PATIENCE_S:g} s or half of "
         "the free memory are left out. "
         f"{options.threads} thread(s)."
