@@ -136,39 +136,6 @@ def test_precisions_of_ten_orders_in_float32(own):
         assert (got - want).norm() <= 1e-3 * want.norm()
 
 
-@pytest.mark.parametrize("least", [1e-2, 1e-4])
-@pytest.mark.parametrize("turned", [False, True])
-def test_small_noise_in_float32(least, turned):
-    """Gradients by Q and A are differences of sums that are larger by 1 / Q twice."""
-    generator = torch.Generator().manual_seed(0)
-    wide = {"dtype": torch.float64, "generator": generator}
-    transition = torch.tensor([[0.95, 1.0], [0.0, 0.9]], dtype=torch.float64)
-    noise = torch.diag(torch.tensor([least, 1.0], dtype=torch.float64))
-    if turned:
-        turn = torch.tensor([[0.8, -0.6], [0.6, 0.8]], dtype=torch.float64)
-        transition, noise = turn @ transition @ turn.T, turn @ noise @ turn.T
-    root, steps = torch.linalg.cholesky(noise), 200
-    state, path = torch.randn(3, 2, **wide), []
-    for _ in range(steps):
-        path.append(state)
-        state = state @ transition.T + torch.randn(3, 2, **wide) @ root.T
-    precision = 2.0 * torch.rand(3, steps, 2, **wide) * (torch.rand(3, steps, 1, **wide) < 0.5)
-    seen = torch.stack(path, 1) + torch.randn(3, steps, 2, **wide)
-    found = []
-    for dtype in (torch.float32, torch.float64):
-        params = lds.make_parameters(transition.to(dtype), noise.to(dtype))
-        matrices = [params.transition_matrix, params.noise_covariance]
-        leaves = [part.clone().requires_grad_() for part in matrices]
-        params = params._replace(transition_matrix=leaves[0], noise_covariance=leaves[1])
-        given = ((precision * seen).to(dtype), precision.to(dtype))
-        drawn = draw_grouped_chains(params, *given, 1, torch.Generator().manual_seed(0))
-        assert drawn is not None
-        by_a, by_q = torch.autograd.grad(drawn[1].sum(), leaves)
-        found.append([drawn[1].double(), by_a.double(), root.T @ by_q[0].double() @ root])
-    for got, want in zip(*found, strict=True):
-        assert (got - want).norm() <= 2e-2 * want.norm()
-
-
 def test_operations_do_not_grow_with_series(monkeypatch):
     """Their time is the machine's, their number is ours."""
     monkeypatch.setattr(small_recursions, "LARGEST", 0)  # numpy's are not counted

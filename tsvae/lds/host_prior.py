@@ -98,6 +98,11 @@ class HostPrior:
         shares = np.diagonal(self.roots, axis1=-2, axis2=-1).max(-1)
         return bool((shares**2 * largest * LEAST_PIVOT <= 1.0).all())
 
+    @cached_property
+    def precision(self) -> float:
+        """Largest Frobenius norm of Q^-1."""
+        return float(np.linalg.norm(self.arriving, axis=(1, 2)).max())
+
 
 def host_prior(parts: list[Tensor], n_steps: int) -> HostPrior:
     """Work out the blocks.

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tsvae.lds.joint_elimination import JointPrecision, eliminate
+from tsvae.lds.joint_prior import COVARIANCES_PRECISION
 from tsvae.lds.linalg import symmetrize
 from tsvae.lds.scans import congruence_loop
 from tsvae.lds.steady import SETTLING_FROM, Run, common_runs, equal_runs
@@ -99,10 +100,11 @@ class _Joint(torch.autograd.Function):
     def backward(ctx: Any, *grads: _Gradient) -> tuple[_Gradient, ...]:
         *inputs, conditional, gain, smoothed, crossed = ctx.saved_tensors
         given = JointPrecision(*inputs)
+        returned = Returned(*grads)
         done = Done(conditional, gain, smoothed, crossed, ctx.runs)
-        adjoint, reached, coupling = adjoint_of_pivots(
-            Returned(*grads), done, given.arriving.shape[0]
-        )
+        if bool(given.arriving.norm(dim=(1, 2)).max() > COVARIANCES_PRECISION):
+            returned, done = returned.double(), done.double()
+        adjoint, reached, coupling = adjoint_of_pivots(returned, done, given.arriving.shape[0])
         leaving, excess = _sums(adjoint, given.followed)
         sums = (reached[0], reached[1:].sum(0), coupling, leaving, excess)
         blocks = [symmetrize(x) if i != 2 else x for i, x in enumerate(sums)]
@@ -111,7 +113,7 @@ class _Joint(torch.autograd.Function):
         potential = adjoint
         if given.potential.ndim == 3:
             potential = adjoint.diagonal(dim1=-2, dim2=-1)
-        return (None, None, *blocks, None, potential)
+        return (None, None, *blocks, None, potential.to(conditional.dtype))
 
 
 class Returned(NamedTuple):
@@ -123,6 +125,10 @@ class Returned(NamedTuple):
     log_det: _Gradient = None
     smoothed: _Gradient = None
     smoothed_diagonal: _Gradient = None
+
+    def double(self) -> Returned:
+        """Return them in float64."""
+        return Returned(*(None if grad is None else grad.double() for grad in self))
 
 
 class Done(NamedTuple):
@@ -142,6 +148,11 @@ class Done(NamedTuple):
     smoothed: Tensor
     crossed: Tensor
     runs: list[Run]
+
+    def double(self) -> Done:
+        """Return it in float64."""
+        gain, smoothed, crossed = self.gain.double(), self.smoothed.double(), self.crossed.double()
+        return Done(self.conditional.double(), gain, smoothed, crossed, self.runs)
 
 
 def smoothed_covariances(

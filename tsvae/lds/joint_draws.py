@@ -34,6 +34,7 @@ from tsvae.lds.host_prior import HostPrior, Sums, prior_gradients, sound_prior
 from tsvae.lds.joint_covariances import Done, Returned, adjoint_of_pivots, smoothed_covariances
 from tsvae.lds.joint_elimination import JointPrecision, eliminate
 from tsvae.lds.joint_means import Noise, NoiseRoots, perturbation, substitute
+from tsvae.lds.joint_prior import COVARIANCES_PRECISION, SUMS_PRECISION
 from tsvae.lds.layout import SeriesLayout, series_layout, times_group
 from tsvae.lds.linalg import root_or_zero
 from tsvae.lds.natural_factor import Array, inverse_of_lower, to_device, to_host
@@ -201,16 +202,20 @@ class _Draw(torch.autograd.Function):
         half = 0.5 * w.sum(1)  # of patterns
         returned = Returned(log_det=half[:, 0].double(), smoothed_diagonal=-half * potential)
         done = Done(conditional, gain, smoothed, crossed, ctx.runs)
+        if prior.precision > COVARIANCES_PRECISION:
+            returned, done = returned.double(), done.double()
         adjoint, _, coupling = adjoint_of_pivots(returned, done, groups)
         precision = (
             (states * back).sum(2)
-            + adjoint.diagonal(dim1=-2, dim2=-1)
+            + adjoint.diagonal(dim1=-2, dim2=-1).to(u.dtype)
             - half * smoothed.diagonal(dim1=-2, dim2=-1)
             - 0.5 * (weighted * mean).sum(2)
             + _by_root(potential, (q * noise.potential).sum(2))
         )
         total = -float(w.view(groups, -1)[0].double().sum())
         turned = -0.5 * _per_group(coupling, groups)
+        if prior.precision > SUMS_PRECISION:
+            states, back = states.double(), back.double()
         matrices = _matrix_sums(states, back, adjoint, turned, groups)
         vectors = _vector_sums(linear - weighted, groups)
         grads = prior_gradients(prior, Sums(*matrices, *vectors, total), len(u))

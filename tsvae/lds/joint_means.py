@@ -84,8 +84,10 @@ class _Solve(torch.autograd.Function):
         else:
             potential = symmetrize(back.mT @ solution).neg_()
 
-        # (G, T, P, R, K)
-        one, two = (x.unflatten(1, (ctx.groups, -1)).transpose(1, 0) for x in (back, solution))
+        # (G, T, P, R, K); in float64, for Q^-1 multiplies these sums twice.
+        one, two = (
+            x.double().unflatten(1, (ctx.groups, -1)).transpose(1, 0) for x in (back, solution)
+        )
 
         def outer(left: Tensor, right: Tensor) -> Tensor:
             """Sum of outer products of rows, per group."""
@@ -96,11 +98,11 @@ class _Solve(torch.autograd.Function):
         coupling = outer(one[:, 1:], two[:, :-1]) + outer(two[:, 1:], one[:, :-1])
         excess = None
         if bool(followed.any()):
-            weight = followed.to(back.dtype).unflatten(1, (ctx.groups, -1)).transpose(1, 0)
-            excess = symmetrize(outer(one * weight[..., None, None], two)).neg_().double()
+            weight = followed.to(one.dtype).unflatten(1, (ctx.groups, -1)).transpose(1, 0)
+            excess = symmetrize(outer(one * weight[..., None, None], two)).neg_()
         # What is not symmetric here has no effect: the blocks themselves always are.
         blocks = (-first, first - every, coupling, last - every)
-        return None, None, None, back, *(x.double() for x in blocks), excess, None, potential
+        return None, None, None, back, *blocks, excess, None, potential
 
 
 class Noise(NamedTuple):

@@ -16,6 +16,11 @@ from tsvae.lds.scans import affine_scan
 # Q and Sigma_0 whose least pivot is a smaller share of their largest entry are left to the
 # covariance recursion, which needs no inverse of either.
 LEAST_PIVOT = 1e-8
+# Gradients by Q are sums that Q^-1 multiplies twice, after they have all but cancelled. From these
+# Frobenius norms of Q^-1 on, float32 loses a hundredth of them: in sums over states, and in
+# covariances.
+SUMS_PRECISION = 10.0
+COVARIANCES_PRECISION = 300.0
 
 
 class Prior(NamedTuple):

@@ -36,6 +36,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from tsvae.lds.host_prior import HostPrior, Sums, flat, host_prior, prior_gradients
+from tsvae.lds.joint_prior import COVARIANCES_PRECISION
 from tsvae.lds.linalg import safe_cholesky
 from tsvae.lds.natural_factor import Array, to_device, to_host
 from tsvae.lds.parameters import LDSParameters
@@ -118,8 +119,10 @@ class _Draw(torch.autograd.Function):
         mean, states = both.split([rows, rows * n_samples], dim=1)
         states = states.unflatten(1, (rows, n_samples)) + mean.unsqueeze(2)
         u = torch.addcmul(h, mean, weight, value=-1.0)
-        # What follows has no differences: the precision of the states is enough.
-        root = root_inverse.to(linear.dtype)
+        # What follows has no differences: the precision of the states is enough, as a rule.
+        root = root_inverse
+        if prior.precision <= COVARIANCES_PRECISION:
+            root = root.to(linear.dtype)
         total = torch.bmm(root.mT, root)
         diagonal = total.diagonal(dim1=-2, dim2=-1).unsqueeze(1)
         logs = root_inverse.diagonal(dim1=-2, dim2=-1).log().sum(-1, keepdim=True)
@@ -128,7 +131,7 @@ class _Draw(torch.autograd.Function):
         ctx.save_for_backward(weight, epsilon, root, total, mean, u)
         ctx.prior = prior
         ctx.shapes = linear.shape, precision.shape
-        ctx.likes = [part.detach() for part in params]
+        ctx.dtype, ctx.likes = linear.dtype, [part.detach() for part in params]
         ctx.set_materialize_grads(False)
         return _rows_out(states, noise.shape, n_patterns, linear.dtype), kl.to(linear.dtype)
 
@@ -171,8 +174,8 @@ class _Draw(torch.autograd.Function):
         grads = prior_gradients(ctx.prior, sums, steps)
         given = [to_device(grad, like) for grad, like in zip(grads, ctx.likes, strict=True)]
         return (
-            _rows_out(own, (1, *ctx.shapes[0]), n_patterns, dtype)[0],
-            _rows_out(potential, (1, *ctx.shapes[1]), n_patterns, dtype)[0],
+            _rows_out(own, (1, *ctx.shapes[0]), n_patterns, ctx.dtype)[0],
+            _rows_out(potential, (1, *ctx.shapes[1]), n_patterns, ctx.dtype)[0],
             None,
             *given,
         )
