@@ -29,7 +29,7 @@ AXES = {"T": "n_steps", "B": "n_series", "D": "latent_dim"}
 NAMES = {"T": "steps T", "B": "series B", "D": "latent dimensions D"}
 LIMIT, LIMITED = 1.05, ("T", "B")
 LEAST_MB = 2.0  # less is the allocator's
-PATIENCE_S, REPEATS_S, REPEATS, ROUNDS = 15.0, 0.2, 2, 3
+PATIENCE_S, BLOCK_S, BLOCKS, ROUNDS = 15.0, 1.0, 2, 3
 
 
 class Case(NamedTuple):
@@ -142,16 +142,21 @@ def peak() -> float:
 
 
 def cost_of(run: Callable[[], None]) -> Cost:
-    """Peak of the first run; the fastest of several, for others share the machine."""
+    """Peak of the first run; the fastest of several means, for others share the machine.
+
+    Means over equal times: a moment of quiet is not enough for a short run to look fast.
+    """
     before = reset_peak()
-    times: list[float] = []
+    means: list[float] = []
     megabytes = 0.0
-    while sum(times) < REPEATS_S or len(times) < REPEATS:
-        start = time.process_time()
-        run()
-        times.append(time.process_time() - start)
-        megabytes = megabytes or max(peak() - before, 0.0)
-    return Cost(min(times), megabytes)
+    while len(means) < BLOCKS:
+        start, spent, runs = time.process_time(), 0.0, 0
+        while spent < BLOCK_S:
+            run()
+            spent, runs = time.process_time() - start, runs + 1
+            megabytes = megabytes or max(peak() - before, 0.0)
+        means.append(spent / runs)
+    return Cost(min(means), megabytes)
 
 
 def _child(case: Case, seed: int, threads: int, pipe: Any) -> None:
@@ -295,8 +300,8 @@ def _notes(options: argparse.Namespace) -> str:
         "steps. float32; every series and step has its own precisions, so that nothing is shared. "
         "Smoothing: filter, smoothed moments, no gradients. Training pass: filter, smoother, KL "
         "divergence, backward. Each size in its own process: process CPU time (fastest of six "
-        "runs and more, in three rounds over the sizes), peak of the resident set over its size "
-        "before. Exponents are slopes of the logarithms over the upper half of the range; memory "
+        "means over a second or more, in three rounds over the sizes), peak of the resident set "
+        "over its size before. Exponents are slopes of the logarithms over the upper half of the range; memory "
         "under "
         f"{LEAST_MB:g} MB is not used. Sizes that would take more than {PATIENCE_S:g} s or half of "
         "the free memory are left out. "
