@@ -301,10 +301,9 @@ def _notes(options: argparse.Namespace) -> str:
         "Smoothing: filter, smoothed moments, no gradients. Training pass: filter, smoother, KL "
         "divergence, backward. Each size in its own process: process CPU time (fastest of six "
         "means over a second or more, in three rounds over the sizes), peak of the resident set "
-        "over its size before. Exponents are slopes of the logarithms over the upper half of the range; memory "
-        "under "
-        f"{LEAST_MB:g} MB is not used. Sizes that would take more than {PATIENCE_S:g} s or half of "
-        "the free memory are left out. "
+        "over its size before. Exponents are slopes of the logarithms over the upper half of the "
+        f"range; memory under {LEAST_MB:g} MB is not used. Sizes that would take more than "
+        f"{PATIENCE_S:g} s or half of the free memory are left out. "
         f"{options.threads} thread(s)."
     )
 
