@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from tsvae.lds.joint_elimination import JointPrecision, eliminate
 from tsvae.lds.joint_prior import COVARIANCES_PRECISION
 from tsvae.lds.linalg import symmetrize
+from tsvae.lds.memory import empty
 from tsvae.lds.scans import congruence_loop
 from tsvae.lds.steady import SETTLING_FROM, Run, common_runs, equal_runs
 
@@ -159,7 +160,7 @@ def smoothed_covariances(
     conditional: Tensor, gain: Tensor, runs: list[Run]
 ) -> tuple[Tensor, Tensor]:
     """Smoothed covariances and ``G_t S_{t+1}``."""
-    crossed = torch.empty_like(conditional)
+    crossed = empty(conditional.shape, conditional)
     smoothed = congruence_loop(gain, conditional, True, runs=runs, halves=crossed)
     return smoothed, crossed
 
@@ -190,7 +191,7 @@ def _adjoint_source(returned: Returned, done: Done, groups: int) -> tuple[Tensor
     n_steps, n, size, _ = conditional.shape
     later = _smoother_adjoint(returned, gain, done.smoothed, done.runs)
     # Blocks of ``later`` are taken over as soon as they have been read: new memory is slow.
-    source = torch.empty_like(conditional) if later is None else later
+    source = empty(conditional.shape, conditional) if later is None else later
     coupling = conditional.new_zeros(groups if groups == 1 else n, size, size)
     weight = returned.log_det
     scale = conditional.new_zeros(n) if weight is None else weight.to(conditional.dtype)
@@ -235,7 +236,7 @@ def _smoother_adjoint(
     if returned.smoothed is None and returned.smoothed_diagonal is None:
         return None
     if returned.smoothed is None:
-        total = torch.zeros_like(smoothed)
+        total = empty(smoothed.shape, smoothed).zero_()
     else:
         total = symmetrize(returned.smoothed)
     if returned.smoothed_diagonal is not None:

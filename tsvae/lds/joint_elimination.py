@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from tsvae.lds.linalg import identity_like
+from tsvae.lds.memory import empty
 from tsvae.lds.steady import SETTLING_FROM, Run, Settling, equal_runs
 
 # float32 is enough where squared pivots of M are at least this share of the largest entry of Q^-1:
@@ -86,20 +87,21 @@ class Elimination:
         like, size = given.potential, given.arriving.shape[-1]
         self.same = dtype == like.dtype
 
-        def empty(*shape: int) -> Tensor:
+        def block(*shape: int) -> Tensor:
             return torch.empty(shape, dtype=dtype, device=like.device)
 
         width = max(1, min(n_steps, BLOCK // (n * size * size), WIDTH))
         # M, L^-1 and L^-1 B', LL' = M; LAPACK reads and writes L by columns.
-        self.totals, self.inverses, self.turned = (empty(width, n, size, size) for _ in range(3))
-        self.root = empty(n, size, size).mT
+        self.totals, self.inverses, self.turned = (block(width, n, size, size) for _ in range(3))
+        self.root = block(n, size, size).mT
         self.failed = torch.zeros(width, n, dtype=torch.int32, device=like.device)
         self.eye = identity_like(self.totals).expand(n, size, size).contiguous()
         self.broken = torch.zeros((), dtype=torch.bool, device=like.device)
-        self.pivots = empty(n_steps, n, size)
+        self.pivots = block(n_steps, n, size)
         # ``pull`` is G', as contiguous as products over all steps want it.
-        self.conditional, self.pull = (like.new_empty(n_steps, n, size, size) for _ in range(2))
-        self.before = torch.empty_like(self.pull) if keep_before else like.new_empty(0)
+        shape = (n_steps, n, size, size)
+        self.conditional, self.pull = (empty(shape, like) for _ in range(2))
+        self.before = empty(shape, like) if keep_before else like.new_empty(0)
         self.omegas = torch.empty_like(self.totals) if keep_before else None
         self.repairing = False
         self.runs: list[Run] = []

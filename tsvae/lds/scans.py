@@ -40,6 +40,7 @@ from tsvae.lds.linalg import (
     semidefinite_factor,
     symmetrize,
 )
+from tsvae.lds.memory import empty
 from tsvae.lds.steady import (
     CHUNKED_FROM,
     Run,
@@ -118,7 +119,7 @@ def congruence_loop(
     takes ``F_t X_prev``, zero at the first visited step.
     """
     if out is None:
-        out = torch.empty_like(constants, memory_format=torch.contiguous_format)
+        out = empty(constants.shape, constants)
     n_steps = constants.shape[0]
     if runs is None:
         runs = equal_runs(matrices)
