@@ -11,8 +11,10 @@ import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -246,7 +248,8 @@ def _train(recipe: Recipe, task: Task, loss: str, seed: int, choice: dict[str, A
             callbacks=[kept],
             **settings,
         )
-        network.fit(data, val_size=end - task.split.train_end)
+        with _windows_cut_once(network):
+            network.fit(data, val_size=end - task.split.train_end)
         weights = torch.load(kept.best_model_path, weights_only=False)
         network.load_state_dict(weights["state_dict"])
     network.valid_batch_size = FORECAST_BATCH
@@ -342,6 +345,26 @@ def _network_class(name: str) -> Any:
 
         return SampledDeepAR
     return getattr(neuralforecast.models, name)
+
+
+@contextmanager
+def _windows_cut_once(network: Any) -> Iterator[None]:
+    """Keep the training windows, which neuralforecast cuts and copies anew for every step.
+
+    A batch holds all series, in a new order; windows are drawn from it at random anyway.
+    """
+    kind = type(network)  # an attribute of the network would go into its checkpoints
+    cut, kept = kind._create_windows, []
+
+    def windows(self: Any, batch: Any, step: str) -> Any:
+        if step != "train":
+            return cut(self, batch, step)
+        if not kept:
+            kept.append(cut(self, batch, step))
+        return kept[0]
+
+    with mock.patch.object(kind, "_create_windows", windows):
+        yield
 
 
 def _size(network: Any) -> int:
