@@ -337,3 +337,26 @@ def test_bad_inputs():
         encoder.set_emission(torch.zeros(6, 4), torch.ones(4))
     with pytest.raises(ValueError, match="set_emission needs the linear path"):
         build(skip=False).set_emission(torch.zeros(4, 6), torch.ones(4))
+
+
+@pytest.mark.parametrize("potential", POTENTIALS)
+@pytest.mark.parametrize("precision", ["learned", "network"])
+@pytest.mark.parametrize("how", ["each", "one", "patterns"])
+def test_complete_masks_are_worked_out_once(monkeypatch, potential, precision, how):
+    encoder = awake(build(potential, precision=precision, n_covariates=U))
+    x, _ = data()
+    covariates = torch.randn(B, T, U, generator=generator(7), dtype=torch.float64)
+    count = {"each": B, "one": 1, "patterns": 2}[how]
+    mask = torch.ones(count, T, F, dtype=torch.bool)
+    pattern = torch.tensor([0, 1, 1]) if how == "patterns" else None
+
+    def run():
+        output = encoder(x, mask, covariates, pattern)
+        loss = (output.linear * output.linear.detach()).sum() + output.precision.square().sum()
+        return [*output, *torch.autograd.grad(loss, list(encoder.parameters()))]
+
+    ours = run()
+    monkeypatch.setattr("tsvae.nn.encoder.all_seen", lambda mask: False)
+    for one, two in zip(ours, run(), strict=True):
+        assert one.shape == two.shape
+        assert torch.allclose(one, two, atol=1e-12)

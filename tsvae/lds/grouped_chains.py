@@ -161,7 +161,7 @@ class _Draw(torch.autograd.Function):
         kl = 0.5 * cost.sum((0, 1, 2, 4), dtype=torch.float64) - prior.expected
         ctx.save_for_backward(potential, *laws[:3], smoothed, mean, deviation, u)
         ctx.task, ctx.links = task, links
-        ctx.likes = [part.detach() for part in params]
+        ctx.like = params[0].detach()
         ctx.set_materialize_grads(False)
         draws = unpack(mean + deviation)
         return draws.view(-1, *linear.shape), kl.to(linear.dtype)
@@ -205,7 +205,7 @@ class _Draw(torch.autograd.Function):
             )
         sums = _sums(on_mean[2], coupling, on_mean[3], -float(w.double().sum()))
         grads = prior_gradients(prior, sums, u.shape[1])
-        given = [to_device(grad, like) for grad, like in zip(grads, ctx.likes, strict=True)]
+        given = [to_device(grad, ctx.like) for grad in grads]
         return None, unpack(a), unpack(on_mean[1]), *given
 
 

@@ -184,8 +184,8 @@ def _adjoint_source(returned: Returned, done: Done, groups: int) -> tuple[Tensor
     r"""Sum what a step's own results add to the adjoint of M_t, and to the gradient of B.
 
     With :math:`P_t = M_t^{-1}Z_t`, the smoother adds
-    :math:`P M^{-1} - P\bar S - \bar S P'` to the one and :math:`2\sum_t (P_t G_t\bar S_{t+1})'`
-    to the other.
+    :math:`P M^{-1} - P\bar S - \bar S P' = -2\,sym\bigl((\bar S - \tfrac12M^{-1})P'\bigr)` to
+    the one and :math:`2\sum_t (P_t G_t\bar S_{t+1})'` to the other.
     """
     conditional, gain = done.conditional, done.gain
     n_steps, n, size, _ = conditional.shape
@@ -204,10 +204,9 @@ def _adjoint_source(returned: Returned, done: Done, groups: int) -> tuple[Tensor
             torch.mul(m, scale[:, None, None], out=own)
         else:
             half = own @ m  # P'
-            turned = done.smoothed[block] @ half
+            turned = torch.sub(done.smoothed[block], m, alpha=0.5) @ half
             coupling += 2.0 * _contract(half, done.crossed[block], groups).mT
-            half.diagonal(dim1=-2, dim2=-1).add_(scale[:, None])
-            torch.matmul(m, half, out=own)
+            torch.mul(m, scale[:, None, None], out=own)
             _subtract_symmetric(own, turned, 2.0)
         if returned.conditional is not None:
             own -= m @ symmetrize(returned.conditional[block]) @ m

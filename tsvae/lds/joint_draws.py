@@ -23,6 +23,7 @@ c as in ``short_draws``; the dots are what covariances and :math:`\eta` add.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -175,7 +176,7 @@ class _Draw(torch.autograd.Function):
         kl = kl.view(prior.start.shape[0], -1).sum(0) - prior.normalizer
         ctx.save_for_backward(conditional, gain, smoothed, crossed, given.potential, states, u)
         ctx.task, ctx.runs = task, work.runs
-        ctx.likes = [part.detach() for part in params]
+        ctx.like = params[0].detach()
         ctx.set_materialize_grads(False)
         return layout.samples_out(draws, n_samples), kl.to(linear.dtype)
 
@@ -212,7 +213,7 @@ class _Draw(torch.autograd.Function):
             - 0.5 * (weighted * mean).sum(2)
             + _by_root(potential, (q * noise.potential).sum(2))
         )
-        total = -float(w.view(groups, -1)[0].double().sum())
+        total = 0.0 if grad_kl is None else -float(grad_kl.double().sum())
         turned = -0.5 * _per_group(coupling, groups)
         if prior.precision > SUMS_PRECISION:
             states, back = states.double(), back.double()
@@ -220,7 +221,7 @@ class _Draw(torch.autograd.Function):
         vectors = _vector_sums(linear - weighted, groups)
         grads = prior_gradients(prior, Sums(*matrices, *vectors, total), len(u))
         _add_noise(grads, prior, noise, q)
-        given = [to_device(grad, like) for grad, like in zip(grads, ctx.likes, strict=True)]
+        given = [to_device(grad, ctx.like) for grad in grads]
         shaped = precision.unflatten(1, (groups, -1)).permute(2, 0, 1, 3).flatten(2)
         return None, layout.states_out(linear), shaped, *given
 
@@ -278,7 +279,7 @@ def _add_noise(grads: list[Array], prior: HostPrior, noise: Noise, q: Tensor) ->
         return
     root, size = prior.excess_root, a.shape[-1]
     inverse = inverse_of_lower(root)
-    inner = _half_lower(root.swapaxes(1, 2) @ _outer(q[:-1], noise.excess[:-1], groups))
+    inner = root.swapaxes(1, 2) @ _outer(q[:-1], noise.excess[:-1], groups) * _half_lower(size)
     found = inverse.swapaxes(1, 2) @ inner @ inverse
     grads[5][:, :size, :size] += 0.5 * (found + found.swapaxes(1, 2))
 
@@ -296,15 +297,15 @@ def _noise_roots(prior: HostPrior, like: Tensor) -> NoiseRoots:
     )
 
 
-def _half_lower(matrices: Array) -> Array:
-    """Lower triangles and half of the diagonals."""
-    lower: Array = matrices * (np.tri(matrices.shape[-1]) - 0.5 * np.eye(matrices.shape[-1]))
-    return lower
+@lru_cache(maxsize=32)
+def _half_lower(size: int) -> Array:
+    """Ones below the diagonal, halves on it."""
+    return np.tri(size) - 0.5 * np.eye(size)
 
 
 def _by_inverse_root(grad: Array, root: Array) -> Array:
     """Gradient by a covariance, from that by the inverse of its factor: ``_InverseRoot``."""
-    inner = _half_lower(grad @ root.swapaxes(1, 2))
+    inner = grad @ root.swapaxes(1, 2) * _half_lower(root.shape[-1])
     pulled = root.swapaxes(1, 2) @ inner @ root
     found: Array = -0.5 * (pulled + pulled.swapaxes(1, 2))
     return found

@@ -31,6 +31,7 @@ from torch import Tensor
 from tsvae.lds.linalg import identity_like
 from tsvae.lds.memory import empty
 from tsvae.lds.steady import SETTLING_FROM, Run, Settling, equal_runs
+from tsvae.lds.stepping import HostSteps, InverseRoots, kind_of_steps
 
 # float32 is enough where squared pivots of M are at least this share of the largest entry of Q^-1:
 # rounding of the difference Omega then stays below 1e-4 of M.
@@ -94,6 +95,8 @@ class Elimination:
         # M, L^-1 and L^-1 B', LL' = M; LAPACK reads and writes L by columns.
         self.totals, self.inverses, self.turned = (block(width, n, size, size) for _ in range(3))
         self.root = block(n, size, size).mT
+        self.steps = kind_of_steps(self.inverses)
+        self.single = InverseRoots(self.inverses) if self.steps is HostSteps else None
         self.failed = torch.zeros(width, n, dtype=torch.int32, device=like.device)
         self.eye = identity_like(self.totals).expand(n, size, size).contiguous()
         self.broken = torch.zeros((), dtype=torch.bool, device=like.device)
@@ -113,8 +116,9 @@ class Elimination:
         self.broken.zero_()
         self.done = 0
 
-    def factor(self, total: Tensor, failed: Tensor, out: Tensor) -> None:
-        """Inverse of the Cholesky factor of ``total``."""
+    def factor(self, at: int) -> None:
+        """Inverse of the Cholesky factor of M in slot ``at``."""
+        total, failed, out = self.totals[at], self.failed[at], self.inverses[at]
         torch.linalg.cholesky_ex(total, out=(self.root, failed))
         if self.repairing and bool(failed.any()):
             self._repair(total, failed)
@@ -123,13 +127,15 @@ class Elimination:
     def finish(self, count: int) -> None:
         """Work out what follows from the factors of the next ``count`` steps."""
         slots = slice(self.done, self.done + count)
-        inverses, turned = self.inverses[:count], self.turned[:count]
+        inverses, turned = (x[:count].flatten(0, 1) for x in (self.inverses, self.turned))
         for left, target in ((inverses, self.conditional), (turned, self.pull)):
+            into = target[slots].flatten(0, 1)
             if self.same:
-                torch.matmul(left.mT, inverses, out=target[slots])
+                torch.bmm(left.mT, inverses, out=into)
             else:
-                target[slots] = left.mT @ inverses
-        torch.reciprocal(inverses.diagonal(dim1=-2, dim2=-1), out=self.pivots[slots])
+                into.copy_(torch.bmm(left.mT, inverses))
+        diagonals = self.inverses[:count].diagonal(dim1=-2, dim2=-1)
+        torch.reciprocal(diagonals, out=self.pivots[slots])
         self.broken |= self.failed[:count].any()
         if self.omegas is not None:
             self.before[slots] = self.omegas[:count]
@@ -184,39 +190,44 @@ def eliminate(given: JointPrecision, keep_before: bool) -> Elimination:
 
 
 def _run_elimination(given: JointPrecision, work: Elimination) -> None:
-    n_steps, dtype = given.followed.shape[0], work.totals.dtype
+    n_steps, dtype, steps = given.followed.shape[0], work.totals.dtype, work.steps
     blocks = _constants(given, dtype, whole=work.omegas is None)
-    towards, arriving = blocks.coupling.mT.contiguous(), blocks.arriving
-    totals, failed, inverses = (x.unbind(0) for x in (work.totals, work.failed, work.inverses))
-    turned, turned_t = work.turned.unbind(0), work.turned.mT.unbind(0)
-    omegas = None if work.omegas is None else work.omegas.unbind(0)
+    towards, arriving = steps.one(blocks.coupling.mT.contiguous()), steps.one(blocks.arriving)
+    totals, inverses = steps.views(work.totals), steps.views(work.inverses)
+    turned, turned_t = steps.views(work.turned), steps.views(work.turned.mT)
+    omegas = None if work.omegas is None else steps.views(work.omegas)
     settling = Settling(_runs(given, blocks), dtype, _tolerance(given.potential.dtype))
     work.restart()
     step = at = loaded = 0
     while step < n_steps:
         if at == loaded:
-            if at == len(totals):
+            if at == work.totals.shape[0]:
                 work.finish(at)
                 at = 0
             loaded = at + blocks.load(given, work.totals[at:], step)
         half = at - 1  # of the step before, which may be the last of the block
+        total = totals[at]
         if omegas is not None:
             if step == 0:
-                omegas[at].copy_(blocks.initial)
+                omegas[at][...] = steps.one(blocks.initial)
             else:
-                product = (turned_t[half], turned[half])
-                torch.baddbmm(arriving, *product, alpha=-1.0, out=omegas[at])
-            totals[at].add_(omegas[at])
+                steps.subtract_product(arriving, turned_t[half], turned[half], out=omegas[at])
+            total += omegas[at]
         elif step > 0:
-            totals[at].baddbmm_(turned_t[half], turned[half], alpha=-1.0)
-        work.factor(totals[at], failed[at], inverses[at])
-        torch.bmm(inverses[at], towards, out=turned[at])
-        end = settling.stop(inverses[at]) if settling.looks(step) else None
+            steps.subtract_product(total, turned_t[half], turned[half], out=total)
+        if work.single is None or work.repairing:
+            work.factor(at)
+        else:
+            inverses[at][...] = total
+            if not work.single(at):
+                work.broken.fill_(True)
+        steps.product(inverses[at], towards, out=turned[at])
+        end = settling.stop(work.inverses[at]) if settling.looks(step) else None
         at, step = at + 1, step + 1
         if end is not None:
             work.runs.append(Run(step - 1, end))
             step, loaded = end, at
-    turned[at - 1].zero_()  # nothing follows
+    work.turned[at - 1].zero_()  # nothing follows
     work.finish(at)
     work.spread()
 

@@ -102,6 +102,8 @@ def _cholesky_lapack(scaled: Tensor) -> Tensor:
 
 def root_or_zero(values: Tensor) -> Tensor:
     """Square root of non-negative numbers, with gradient 0 at 0."""
+    if not (values.requires_grad and torch.is_grad_enabled()):
+        return values.clamp_min(0.0).sqrt()
     positive = values > 0
     return torch.where(positive, torch.where(positive, values, 1.0).sqrt(), 0.0)
 

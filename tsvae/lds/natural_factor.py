@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import special
+from scipy.linalg import lapack
 from torch import Tensor
 
 from tsvae.lds.natural import LOG_LIMIT, FactorSize
@@ -17,15 +18,21 @@ Array = NDArray[Any]
 # Rows and columns up to which formulas for single entries are cheaper than LAPACK's calls.
 FEW = 3
 
+_DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
+
 
 def to_host(tensor: Tensor) -> Array:
     """Bring a tensor to the host, in float64 and without its graph."""
-    array: Array = tensor.detach().cpu().double().numpy()
-    return array
+    tensor = tensor.detach().cpu()
+    if tensor.dtype not in _DTYPES:  # numpy has no bfloat16
+        tensor = tensor.double()
+    return np.asarray(tensor.numpy(), dtype=np.float64)  # at half the price of a call of PyTorch
 
 
 def to_device(array: Array, like: Tensor) -> Tensor:
     """Bring an array to the device and the dtype of ``like``."""
+    if like.is_cpu and like.dtype in _DTYPES:
+        return torch.from_numpy(np.ascontiguousarray(array, dtype=_DTYPES[like.dtype]))
     return torch.from_numpy(np.ascontiguousarray(array)).to(like)
 
 
@@ -107,9 +114,7 @@ def inverse_of_lower(root: Array) -> Array:
     """Invert lower-triangular matrices ``(..., n, n)``."""
     size = root.shape[-1]
     if size > FEW:
-        eye = torch.eye(size, dtype=torch.float64)
-        found = torch.linalg.solve_triangular(torch.from_numpy(root), eye, upper=False)
-        return to_host(found)
+        return _inverse_by_lapack(root)
     inverse = np.zeros_like(root)
     for i in range(size):
         pivot = 1.0 / root[..., i, i]
@@ -119,6 +124,14 @@ def inverse_of_lower(root: Array) -> Array:
             for between in range(j + 1, i):
                 inner += root[..., i, between] * inverse[..., between, j]
             inverse[..., i, j] = -inner * pivot
+    return inverse
+
+
+def _inverse_by_lapack(root: Array) -> Array:
+    inverse = root.copy()
+    # LAPACK's columns are our rows: what is lower here is upper there.
+    for matrix in inverse.reshape(-1, *root.shape[-2:]).swapaxes(1, 2):
+        lapack.dtrtri(matrix, lower=0, overwrite_c=1)
     return inverse
 
 

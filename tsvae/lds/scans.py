@@ -49,8 +49,8 @@ from tsvae.lds.steady import (
     constant_affine,
     equal_runs,
     mirrored,
-    step_views,
 )
+from tsvae.lds.stepping import kind_of_steps
 
 # Numbers that one step of an affine recursion touches, below which chunks side by side beat the
 # loop over all steps.
@@ -84,20 +84,20 @@ def affine_loop(
         max(run.start + shift, 1): run.stop for run in runs if run.stop - run.start > CHUNKED_FROM
     }
     moves = range(n_steps)[:: -1 if reverse else 1]
-    matrix, target = step_views(matrices), step_views(out)
+    kind = kind_of_steps(matrices)
+    matrix, target = kind.views(matrices), kind.views(out)
     now = past = moves[0]
-    state, step = target[now], 1
+    step = 1
     while step < n_steps:
         past, now = now, moves[step]
-        link = matrix[past if of_past else now]
+        link = past if of_past else now
         if step in jumps:
             end = jumps[step]
             block = slice(step, end) if not reverse else slice(n_steps - end, n_steps - step)
-            constant_affine(link, constants[block], state, reverse, out[block])
+            constant_affine(matrices[link], constants[block], out[past], reverse, out[block])
             step, now = end, moves[end - 1]
-            state = target[now]
             continue
-        state = target[now].baddbmm_(state, link)
+        kind.add_product(target[now], target[past], matrix[link], out=target[now])
         step += 1
     return out
 
@@ -129,29 +129,28 @@ def congruence_loop(
         runs = [Run(max(a + moved, a), min(b + moved, b)) for a, b in runs]
     settling = Settling(mirrored(runs, n_steps) if reverse else runs, constants.dtype)
     moves = range(n_steps)[:: -1 if reverse else 1]
-    matrix, transposed = step_views(matrices), step_views(matrices.mT)
-    constant, target = step_views(constants), step_views(out)
+    kind = kind_of_steps(matrices)
+    matrix, transposed = kind.views(matrices), kind.views(matrices.mT)
+    constant, target = kind.views(constants), kind.views(out)
+    kept = None if halves is None else kind.views(halves)
     now = past = moves[0]
-    state = target[now].copy_(constant[now])
-    half, step = torch.empty_like(state), 1
-    kept = None if halves is None else step_views(halves)
-    if kept is not None:
-        kept[now].zero_()
+    out[now] = constants[now]
+    if halves is not None:
+        halves[now].zero_()
+    half, step = None, 1
     while step < n_steps:
-        end = settling.stop(state) if settling.looks(step - 1) else None
+        end = settling.stop(out[now]) if settling.looks(step - 1) else None
         if end is not None:
             rest = slice(step, end) if not reverse else slice(n_steps - end, n_steps - step)
-            out[rest] = state
+            out[rest] = out[now]
             if halves is not None:
-                halves[rest] = half
+                halves[rest] = halves[now]
             step, now = end, moves[end - 1]
             continue
         past, now = now, moves[step]
         link = past if of_past else now
-        if kept is not None:
-            half = kept[now]
-        torch.bmm(matrix[link], state, out=half)
-        state = torch.baddbmm(constant[now], half, transposed[link], out=target[now])
+        half = kind.product(matrix[link], target[past], half if kept is None else kept[now])
+        kind.add_product(constant[now], half, transposed[link], out=target[now])
         step += 1
     return out
 

@@ -112,7 +112,7 @@ class _Draw(torch.autograd.Function):
         weight = _rows_in(precision[None], n_patterns, size, torch.float64)
         epsilon = _rows_in(noise, n_patterns, size, torch.float64)
         root_inverse = _inverse_root(prior, weight, n_patterns)
-        c = _prior_linear(prior, steps, h).repeat_interleave(n_patterns, dim=0)
+        c = _prior_linear(prior, steps, n_patterns, h)
         n_samples, rows = noise.shape[0], h.shape[1]
         whitened = torch.bmm(h + c, root_inverse.mT)
         both = torch.bmm(torch.cat((whitened, epsilon), dim=1), root_inverse)
@@ -123,15 +123,14 @@ class _Draw(torch.autograd.Function):
         root = root_inverse
         if prior.precision <= COVARIANCES_PRECISION:
             root = root.to(linear.dtype)
-        total = torch.bmm(root.mT, root)
-        diagonal = total.diagonal(dim1=-2, dim2=-1).unsqueeze(1)
+        diagonal = root.square().sum(1, keepdim=True)  # of S
         logs = root_inverse.diagonal(dim1=-2, dim2=-1).log().sum(-1, keepdim=True)
         kl = 0.5 * ((mean * (u - c)).sum(-1) - (weight * diagonal).sum(-1)) - logs
         kl = kl.view(groups, -1).sum(0) - prior.constant
-        ctx.save_for_backward(weight, epsilon, root, total, mean, u)
+        ctx.save_for_backward(weight, epsilon, root, diagonal, mean, u)
         ctx.prior = prior
         ctx.shapes = linear.shape, precision.shape
-        ctx.dtype, ctx.likes = linear.dtype, [part.detach() for part in params]
+        ctx.dtype, ctx.like = linear.dtype, params[0].detach()
         ctx.set_materialize_grads(False)
         return _rows_out(states, noise.shape, n_patterns, linear.dtype), kl.to(linear.dtype)
 
@@ -140,39 +139,34 @@ class _Draw(torch.autograd.Function):
     def backward(
         ctx: Any, grad_draws: Tensor | None, grad_kl: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        weight, epsilon, root, total, mean, u = ctx.saved_tensors
+        weight, epsilon, root, spread, mean, u = ctx.saved_tensors
         dtype, (n_series, steps, _), n_patterns = root.dtype, ctx.shapes[0], ctx.shapes[1][0]
         (groups, size), rows = ctx.prior.start.shape, mean.shape[1]
         weight, epsilon, mean, u = (x.to(dtype) for x in (weight, epsilon, mean, u))
         w = weight.new_zeros(n_series) if grad_kl is None else grad_kl.to(dtype)
         w = w.view(1, n_patterns, rows).expand(groups, -1, -1).reshape(-1, rows, 1)
         half = 0.5 * w.sum(1, keepdim=True)
-        matrices = torch.bmm(total * (half * weight), total)
-        back, own = 0.5 * mean, u
-        if grad_draws is None:
-            own = w * torch.bmm(own, total)
-            back = w * back - own
-        else:
+        # Adjoint of H_0 as L^-T inner L^-1 and means' part, not yet symmetric.
+        inner = torch.bmm(root * (half * weight), root.mT)
+        inner.diagonal(dim1=-2, dim2=-1).add_(half.squeeze(2))
+        pulled = w * u
+        if grad_draws is not None:
             g = _rows_in(grad_draws, n_patterns, size, dtype)
-            inner = torch.bmm(epsilon.mT, torch.bmm(g, root.mT)).mul_(
-                _half_lower(steps * size, dtype, root.device)
-            )
-            matrices = torch.baddbmm(matrices, torch.bmm(root.mT, inner), root, alpha=-1.0)
-            own = torch.bmm(w * u + g.unflatten(1, (rows, -1)).sum(2), total)
-            back = w * back - own
-        # Adjoint of H_0, not yet symmetric.
-        matrices = torch.baddbmm(matrices, mean.mT, back).addcmul_(half, total)
-        own_diagonal, spread = (
-            x.diagonal(dim1=-2, dim2=-1).unsqueeze(1) for x in (matrices, total)
-        )
+            pulled = pulled + g.unflatten(1, (rows, -1)).sum(2)
+            noisy = torch.bmm(epsilon.mT, torch.bmm(g, root.mT))
+            inner.addcmul_(noisy, _half_lower(steps * size, dtype, root.device), value=-1.0)
+        own = torch.bmm(torch.bmm(pulled, root.mT), root)
+        back = torch.sub(0.5 * w * mean, own)
+        matrices = torch.baddbmm(torch.bmm(mean.mT, back), torch.bmm(root.mT, inner), root)
+        own_diagonal = matrices.diagonal(dim1=-2, dim2=-1).unsqueeze(1)
         potential = own_diagonal - half * spread - 0.5 * (w * mean.square()).sum(1, keepdim=True)
         sums = Sums(
             *_block_sums(matrices, groups, steps),
             *_vector_sums(own - w * mean, groups, steps),
-            -float(w.view(groups, -1)[0].double().sum()),
+            0.0 if grad_kl is None else -float(grad_kl.double().sum()),
         )
         grads = prior_gradients(ctx.prior, sums, steps)
-        given = [to_device(grad, like) for grad, like in zip(grads, ctx.likes, strict=True)]
+        given = [to_device(grad, ctx.like) for grad in grads]
         return (
             _rows_out(own, (1, *ctx.shapes[0]), n_patterns, ctx.dtype)[0],
             _rows_out(potential, (1, *ctx.shapes[1]), n_patterns, ctx.dtype)[0],
@@ -181,14 +175,16 @@ class _Draw(torch.autograd.Function):
         )
 
 
-def _prior_linear(prior: HostPrior, steps: int, like: Tensor) -> Tensor:
-    """Linear part c of the log prior for every group, ``(G, 1, T K)``."""
+def _prior_linear(prior: HostPrior, steps: int, n_patterns: int, like: Tensor) -> Tensor:
+    """Linear part c of the log prior, ``(G P, 1, T K)``."""
     groups, size = prior.start.shape
     c = np.empty((groups, steps, size))
     c[:] = (prior.drift - prior.behind)[:, None]
     c[:, 0] = prior.start - prior.behind
     c[:, -1] = prior.drift if steps > 1 else prior.start
-    return to_device(c.reshape(groups, 1, -1), like)
+    if n_patterns > 1:
+        c = np.repeat(c, n_patterns, axis=0)
+    return to_device(c.reshape(groups * n_patterns, 1, -1), like)
 
 
 def _inverse_root(prior: HostPrior, weight: Tensor, n_patterns: int) -> Tensor:
@@ -220,7 +216,9 @@ def _banded_root(prior: HostPrior, weight: Tensor, n_patterns: int) -> Tensor | 
         last = prior.arriving if steps > 1 else prior.initial
         band[:, -1, k, inner] = last[:, k:, k]
         band[:, :-1, k, beyond] = -prior.coupling[:, None, :, k]
-    band = np.repeat(band, n_patterns, axis=0).reshape(-1, 2 * size)
+    if n_patterns > 1:
+        band = np.repeat(band, n_patterns, axis=0)
+    band = band.reshape(-1, 2 * size)
     band[:, 0] += weight.numpy().reshape(-1)
     factor, failed = lapack.dpbtrf(band.T, lower=1, overwrite_ab=1)
     if failed:

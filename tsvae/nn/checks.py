@@ -104,3 +104,45 @@ def as_positive_vector(name: str, value: float | Sequence[float] | Tensor, size:
     if bool((vector <= 0).any()):
         raise ValueError(f"{name} must be positive, got {value!r}")
     return vector
+
+
+def check_series(x: Tensor, mask: Tensor, pattern: Tensor | None, n_features: int) -> Tensor:
+    """Check series and their masks; one mask that was expanded comes back as it was before.
+
+    Parameters
+    ----------
+    x : Tensor, shape (B, T, F)
+    mask : Tensor, shape (B or 1, T, F), or (P, T, F) with ``pattern``
+    pattern : Tensor, shape (B,), or None
+        Which mask each series has.
+    n_features : int
+        F.
+
+    Returns
+    -------
+    Tensor
+        The mask.
+
+    Raises
+    ------
+    ValueError
+        If a shape is wrong.
+    """
+    if x.ndim != 3 or x.shape[-1] != n_features:
+        raise ValueError(f"x must have shape (B, T, {n_features}), got {tuple(x.shape)}")
+    n_series, n_steps, _ = x.shape
+    if mask.ndim != 3 or mask.shape[1:] != x.shape[1:]:
+        raise ValueError(
+            f"mask must have shape (B or 1, {n_steps}, {n_features}), got {tuple(mask.shape)}"
+        )
+    if pattern is not None:
+        if pattern.shape != (n_series,):
+            raise ValueError(f"pattern must have shape ({n_series},), got {tuple(pattern.shape)}")
+        return mask
+    if mask.shape[0] not in (1, n_series):
+        raise ValueError(
+            f"mask must have 1 or {n_series} series, got {mask.shape[0]}; give pattern= for "
+            "a set of distinct masks"
+        )
+    shared = n_series > 1 and mask.shape[0] > 1 and mask.stride(0) == 0
+    return mask[:1] if shared else mask

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .activations import activation_gain, get_activation
 from .checks import check_size, check_sizes
 from .layers import Dropout, Linear, SpectralLinear, private_generator
+from .parts import joined
 
 
 def expand_stages(
@@ -118,9 +119,9 @@ class DenseBlock(nn.Module):
         if self.shortcut is not None:
             self.shortcut.reset_parameters(generator)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., in_features) to (..., out_features)."""
-        h = self.linear(x)
+    def forward(self, *parts: Tensor) -> Tensor:
+        """Map (..., in_features), whole or in parts side by side, to (..., out_features)."""
+        h = self.linear(*parts)
         if self.norm is not None:
             h = self.norm(h)
         h = self.activation(h)
@@ -128,7 +129,9 @@ class DenseBlock(nn.Module):
             h = self.dropout(h)
         if not self.residual:
             return h
-        return h + (x if self.shortcut is None else self.shortcut(x))
+        if self.shortcut is not None:
+            return h + self.shortcut(*parts)
+        return h + (parts[0] if len(parts) == 1 else joined(parts))
 
 
 class DenseNet(nn.Module):
@@ -231,20 +234,22 @@ class DenseNet(nn.Module):
             block.reset_parameters(generator)
         self.last.reset_parameters(generator)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *parts: Tensor) -> Tensor:
         """Apply the network.
 
         Parameters
         ----------
-        x : Tensor, shape (..., in_features)
+        *parts : Tensor, shape (..., n)
+            The input, or parts of it side by side, ``in_features`` in all. Leading axes follow
+            the rules of broadcasting: what all series share is given, and multiplied, once.
 
         Returns
         -------
         Tensor, shape (..., out_features)
         """
         for block in self.blocks:
-            x = block(x)
-        x = self.last(x)
+            parts = (block(*parts),)
+        x = self.last(*parts)
         return torch.sigmoid(x) if self.final_sigmoid else x
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .checks import as_positive_vector, check_size, check_sizes
+from .checks import as_positive_vector, check_series, check_size, check_sizes
 from .dense import DenseNet
 from .layers import fill_normal, private_generator
-from .masking import zero_where_missing
+from .masking import all_seen, zero_where_missing
 from .special import inverse_softplus
 
 PotentialKind = Literal["diagonal", "block", "dense"]
@@ -301,13 +301,18 @@ class SigmaEncoder(nn.Module):
         ValueError
             If a shape is wrong.
         """
-        mask = self._check_inputs(x, mask, pattern).bool()
-        own_mask = mask if pattern is None else mask[pattern]
+        mask = check_series(x, mask, pattern, self.n_features).bool()
+        if all_seen(mask):  # then all rows are alike
+            own_mask = mask[:1, :1]
+            one = self.learned_precision(own_mask)
+            precision = one.expand(*mask.shape[:2], *one.shape[2:])
+        else:
+            own_mask = mask if pattern is None else mask[pattern]
+            precision = self.learned_precision(mask)
         seen = zero_where_missing(x, own_mask)
-        precision = self.learned_precision(mask)
         linear: Tensor | None = self._skip_linear(x, own_mask) if self.skip else None
         if self.network is not None:
-            outputs = self.network(self._network_inputs(seen, own_mask, covariates))
+            outputs = self.network(*self._network_inputs(seen, own_mask, covariates))
             own_precision = precision if pattern is None else precision[pattern]
             if self.precision_kind == "network":
                 fraction = own_mask.to(x.dtype).mean(-1, keepdim=True)
@@ -318,39 +323,19 @@ class SigmaEncoder(nn.Module):
         assert linear is not None  # skip or network: checked when built
         return EncoderOutput(linear, precision)
 
-    def _check_inputs(self, x: Tensor, mask: Tensor, pattern: Tensor | None) -> Tensor:
-        if x.ndim != 3 or x.shape[-1] != self.n_features:
-            raise ValueError(f"x must have shape (B, T, {self.n_features}), got {tuple(x.shape)}")
-        n_series, n_steps, _ = x.shape
-        if mask.ndim != 3 or mask.shape[1:] != x.shape[1:]:
-            raise ValueError(
-                f"mask must have shape (B or 1, {n_steps}, {self.n_features}), "
-                f"got {tuple(mask.shape)}"
-            )
-        if pattern is not None:
-            if pattern.shape != (n_series,):
-                raise ValueError(
-                    f"pattern must have shape ({n_series},), got {tuple(pattern.shape)}"
-                )
-            return mask
-        if mask.shape[0] not in (1, n_series):
-            raise ValueError(
-                f"mask must have 1 or {n_series} series, got {mask.shape[0]}; give pattern= for "
-                "a set of distinct masks"
-            )
-        shared = n_series > 1 and mask.shape[0] > 1 and mask.stride(0) == 0
-        return mask[:1] if shared else mask
-
     def _skip_linear(self, x: Tensor, mask: Tensor) -> Tensor:
         centred = zero_where_missing(x - self.offset, mask)
         if self.potential == "diagonal":
             return centred @ (functional.softplus(self.raw_weight) * self.input_scale)
         return (centred * self.input_scale) @ self.loading.flatten(1)
 
-    def _network_inputs(self, seen: Tensor, mask: Tensor, covariates: Tensor | None) -> Tensor:
+    def _network_inputs(
+        self, seen: Tensor, mask: Tensor, covariates: Tensor | None
+    ) -> list[Tensor]:
+        """Parts of the input side by side; a mask that series share is there once."""
         parts = [seen]
         if self.mask_input:
-            parts.append(mask.to(seen.dtype).expand_as(seen))
+            parts.append(mask.to(seen.dtype))
         if self.n_covariates:
             if covariates is None or covariates.shape[-1] != self.n_covariates:
                 got = None if covariates is None else tuple(covariates.shape)
@@ -358,7 +343,7 @@ class SigmaEncoder(nn.Module):
                     f"covariates must have shape (B, T, {self.n_covariates}), got {got}"
                 )
             parts.append(covariates.expand(*seen.shape[:2], -1))
-        return torch.cat(parts, dim=-1)
+        return parts
 
     def _add_diagonal(self, precision: Tensor, extra: Tensor) -> Tensor:
         if self.potential == "block":

@@ -11,7 +11,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from .parts import linear_of_parts
 
 _POWER_ITERATIONS_AT_START = 30
 
@@ -107,9 +108,9 @@ class Linear(nn.Module):
         """Weight for one forward pass, (out_features, in_features)."""
         return self.weight
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., in_features) to (..., out_features)."""
-        return functional.linear(x, self.current_weight(), self.bias)
+    def forward(self, *parts: Tensor) -> Tensor:
+        """Map (..., in_features), whole or in parts side by side, to (..., out_features)."""
+        return linear_of_parts(parts, self.current_weight(), self.bias)
 
     def extra_repr(self) -> str:
         """Return what repr shows."""

@@ -1,0 +1,114 @@
+"""Steps of recursions over small matrices: by PyTorch, or by numpy and LAPACK where it is cheaper.
+
+A product of two 50 x 50 matrices takes no longer than a call of PyTorch and the views that it
+needs. Calls and views of numpy cost a fraction of that: one matrix a step, as all series share
+it while nothing is missing, is left to numpy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.linalg import lapack
+from torch import Tensor
+
+from tsvae.lds.steady import step_views
+
+# Beyond this size calls no longer count, and numpy's BLAS starts threads of its own.
+LARGEST_ON_HOST = 64
+_ROUTINES = {
+    torch.float32: (lapack.spotrf, lapack.strtri),
+    torch.float64: (lapack.dpotrf, lapack.dtrtri),
+}
+
+
+class TensorSteps:
+    """Steps ``(N, ., .)`` of ``(T, N, ., .)``, with many matrices each."""
+
+    @staticmethod
+    def views(values: Tensor) -> Any:
+        """Give every step."""
+        return step_views(values)
+
+    @staticmethod
+    def one(values: Tensor) -> Any:
+        """Give the only step."""
+        return values
+
+    @staticmethod
+    def product(left: Any, right: Any, out: Any = None) -> Any:
+        """``left right``."""
+        return torch.bmm(left, right, out=out)
+
+    @staticmethod
+    def add_product(constant: Any, left: Any, right: Any, out: Any) -> None:
+        """``out = constant + left right``; ``out`` may be the constant."""
+        torch.baddbmm(constant, left, right, out=out)
+
+    @staticmethod
+    def subtract_product(constant: Any, left: Any, right: Any, out: Any) -> None:
+        """``out = constant - left right``; ``out`` may be the constant."""
+        torch.baddbmm(constant, left, right, alpha=-1.0, out=out)
+
+
+class HostSteps:
+    """The same for one matrix a step, as arrays ``(., .)``."""
+
+    @staticmethod
+    def views(values: Tensor) -> Any:
+        """Give every step."""
+        return values.detach().numpy()[:, 0]
+
+    @staticmethod
+    def one(values: Tensor) -> Any:
+        """Give the only step."""
+        return values.detach().numpy()[0]
+
+    @staticmethod
+    def product(left: Any, right: Any, out: Any = None) -> Any:
+        """``left right``."""
+        return np.matmul(left, right, out=out)
+
+    @staticmethod
+    def add_product(constant: Any, left: Any, right: Any, out: Any) -> None:
+        """``out = constant + left right``; ``out`` may be the constant."""
+        np.add(constant, left @ right, out=out)
+
+    @staticmethod
+    def subtract_product(constant: Any, left: Any, right: Any, out: Any) -> None:
+        """``out = constant - left right``; ``out`` may be the constant."""
+        np.subtract(constant, left @ right, out=out)
+
+
+StepKind = type[TensorSteps] | type[HostSteps]
+
+
+def kind_of_steps(matrices: Tensor) -> StepKind:
+    """Cheaper kind for recursions with ``matrices (T, N, K, K)``."""
+    small = matrices.shape[1] == 1 and matrices.shape[-1] <= LARGEST_ON_HOST
+    on_host = small and matrices.is_cpu and matrices.dtype in _ROUTINES
+    return HostSteps if on_host else TensorSteps
+
+
+class InverseRoots:
+    """Turns a step's matrix into the inverse of its Cholesky factor, in place.
+
+    Parameters
+    ----------
+    matrices : Tensor (T, 1, K, K)
+        Contiguous; their steps are ``HostSteps``.
+    """
+
+    def __init__(self, matrices: Tensor) -> None:
+        self.potrf, self.trtri = _ROUTINES[matrices.dtype]
+        # LAPACK's columns are our rows: X = U'U, and U^-1 by columns is L^-1 by rows.
+        self.columns = matrices.numpy()[:, 0].swapaxes(1, 2)
+
+    def __call__(self, step: int) -> bool:
+        """Whether the matrix of this step is positive definite; if so, it is replaced."""
+        factor, failed = self.potrf(self.columns[step], lower=0, clean=1, overwrite_a=1)
+        if not failed:
+            _, failed = self.trtri(factor, lower=0, overwrite_c=1)
+        return not failed
