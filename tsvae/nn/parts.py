@@ -82,7 +82,9 @@ class _Linear(torch.autograd.Function):
         of_parts: list[Tensor | None] = []
         for i, (part, into) in enumerate(zip(parts, _columns(of_weight, parts), strict=True)):
             own = grad.sum_to_size(*part.shape[:-1], grad.shape[-1])
-            torch.mm(own.flatten(0, -2).mT, part.flatten(0, -2), out=into)
+            rows, columns_of = own.flatten(0, -2).mT, part.flatten(0, -2)
+            product = torch.mul if len(columns_of) == 1 else torch.mm  # a BLAS is slow there
+            product(rows, columns_of, out=into)
             of_parts.append(own @ columns[i] if ctx.needs_input_grad[2 + i] else None)
         of_bias = grad.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
         return of_weight, of_bias, *of_parts
