@@ -87,7 +87,7 @@ def affine_loop(
     kind = kind_of_steps(matrices)
     matrix, target = kind.views(matrices), kind.views(out)
     now = past = moves[0]
-    step = 1
+    state, step = target[now], 1
     while step < n_steps:
         past, now = now, moves[step]
         link = past if of_past else now
@@ -96,8 +96,11 @@ def affine_loop(
             block = slice(step, end) if not reverse else slice(n_steps - end, n_steps - step)
             constant_affine(matrices[link], constants[block], out[past], reverse, out[block])
             step, now = end, moves[end - 1]
+            state = target[now]
             continue
-        kind.add_product(target[now], target[past], matrix[link], out=target[now])
+        here = target[now]
+        kind.add_product(here, state, matrix[link], out=here)
+        state = here
         step += 1
     return out
 
@@ -137,7 +140,7 @@ def congruence_loop(
     out[now] = constants[now]
     if halves is not None:
         halves[now].zero_()
-    half, step = None, 1
+    state, half, step = target[now], None, 1
     while step < n_steps:
         end = settling.stop(out[now]) if settling.looks(step - 1) else None
         if end is not None:
@@ -146,11 +149,13 @@ def congruence_loop(
             if halves is not None:
                 halves[rest] = halves[now]
             step, now = end, moves[end - 1]
+            state = target[now]
             continue
         past, now = now, moves[step]
         link = past if of_past else now
-        half = kind.product(matrix[link], target[past], half if kept is None else kept[now])
-        kind.add_product(constant[now], half, transposed[link], out=target[now])
+        half = kind.product(matrix[link], state, half if kept is None else kept[now])
+        state = target[now]
+        kind.add_product(constant[now], half, transposed[link], out=state)
         step += 1
     return out
 

@@ -38,7 +38,7 @@ from torch.autograd.function import once_differentiable
 from tsvae.lds.host_prior import HostPrior, Sums, flat, host_prior, prior_gradients
 from tsvae.lds.joint_prior import COVARIANCES_PRECISION
 from tsvae.lds.linalg import safe_cholesky
-from tsvae.lds.natural_factor import Array, to_device, to_host
+from tsvae.lds.natural_factor import Array, inverse_of_lower, to_device, to_host
 from tsvae.lds.parameters import LDSParameters
 from tsvae.lds.short_pass import step_blocks
 
@@ -192,6 +192,8 @@ def _inverse_root(prior: HostPrior, weight: Tensor, n_patterns: int) -> Tensor:
     root = _banded_root(prior, weight, n_patterns)
     if root is None:
         root = _dense_root(prior, weight, n_patterns)
+    if root.is_cpu:
+        return torch.from_numpy(inverse_of_lower(root.numpy()))
     eye = torch.zeros_like(root, memory_format=torch.contiguous_format)
     eye.diagonal(dim1=-2, dim2=-1).fill_(1.0)
     return torch.linalg.solve_triangular(root, eye, upper=False, out=eye)
@@ -250,15 +252,31 @@ def _dense_root(prior: HostPrior, weight: Tensor, n_patterns: int) -> Tensor:
     return root
 
 
+@lru_cache(maxsize=32)
+def _near_diagonal(steps: int, size: int) -> tuple[Array, Array]:
+    """Flat positions of the blocks of steps ``(K, K, T)`` and of neighbours ``(K, K, 2 (T - 1))``.
+
+    Blocks above the diagonal are read transposed.
+    """
+    whole = np.arange((steps * size) ** 2).reshape(steps, size, steps, size)
+    at = np.arange(steps)
+    below, above = whole[at[1:], :, at[:-1]], whole[at[:-1], :, at[1:]].swapaxes(1, 2)
+    own, beside = whole[at, :, at], np.concatenate((below, above))
+    return np.moveaxis(own, 0, -1).copy(), np.moveaxis(beside, 0, -1).copy()
+
+
 def _block_sums(matrices: Tensor, groups: int, steps: int) -> tuple[Array, Array, Array, Array]:
     """Sum blocks of ``sym(matrices)`` over patterns, and over steps as ``Sums`` says."""
     size = matrices.shape[-1] // steps
-    host = matrices.cpu().numpy().reshape(groups, -1, steps, size, steps, size)
-    own, back, ahead = (np.diagonal(host, offset, 2, 4) for offset in (0, -1, 1))
-    every, back, ahead = (x.sum((1, -1), dtype=float) for x in (own, back, ahead))
-    first, last = (own[..., at].sum(1, dtype=float) for at in (0, -1))
-    every, first, last = (0.5 * (x + x.swapaxes(1, 2)) for x in (every, first, last))
-    return first, every - first, every - last, 0.5 * (back + ahead.swapaxes(1, 2))
+    host = matrices.cpu().numpy().reshape(len(matrices), -1)
+    own, beside = (
+        host.take(at, axis=1).reshape(groups, len(host) // groups, *at.shape)
+        for at in _near_diagonal(steps, size)
+    )
+    ends = (own[..., at].sum(1, dtype=float) for at in (0, -1))
+    sums = np.stack((*ends, own.sum((1, -1), dtype=float)))
+    first, last, every = 0.5 * (sums + sums.swapaxes(2, 3))
+    return first, every - first, every - last, 0.5 * beside.sum((1, -1), dtype=float)
 
 
 def _vector_sums(rows: Tensor, groups: int, steps: int) -> tuple[Array, Array, Array]:

@@ -85,10 +85,14 @@ class NaturalDescent(Optimizer):
 def _descend(p: Tensor, lr: float, trust_region: float | None) -> None:
     grad = p.grad
     assert grad is not None
-    if trust_region is None or not grad.numel() or float(grad.abs().amax()) * lr <= trust_region:
+    if trust_region is None or not grad.numel() or _largest(grad) * lr <= trust_region:
         p.sub_(grad, alpha=lr)
     else:
         p.sub_(limit_step(grad * lr, trust_region))
+
+
+def _largest(values: Tensor) -> float:
+    return float(torch.linalg.vector_norm(values, float("inf")))
 
 
 def limit_step(step: Tensor, trust_region: float | None) -> Tensor:
