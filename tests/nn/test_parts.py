@@ -8,8 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from tsvae.nn import DenseNet
+from tsvae.nn import DenseNet, parts
 from tsvae.nn.parts import joined, linear_of_parts
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_columns_are_enough():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "LEAST_COLUMNS", 1)
+        yield
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -65,12 +72,21 @@ def test_parts_without_gradient_get_none():
     assert m.grad.shape == m.shape
 
 
-def test_under_autocast_and_for_whole_parts_plain_operations_do_the_work():
+def test_few_shared_columns_are_put_beside_the_others(monkeypatch):
+    monkeypatch.setattr(parts, "LEAST_COLUMNS", 3)
+    x, weight = draw(3, 5, 2), draw(4, 5)
+    narrow = linear_of_parts((x, draw(1, 1, 2, seed=1)), weight[:, :4], None)
+    wide = linear_of_parts((x, draw(1, 1, 3, seed=1)), weight, None)
+    assert "LinearBackward" not in type(narrow.grad_fn).__name__
+    assert "LinearBackward" in type(wide.grad_fn).__name__
+
+
+def test_under_autocast_plain_operations_do_the_work():
     x, m, weight = draw(3, 5, 2).float(), draw(1, 5, 2, seed=1).float(), draw(4, 4).float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = linear_of_parts((x, m), weight, None)
     assert found.dtype == torch.bfloat16
-    assert "Linear" not in type(found.grad_fn).__name__
+    assert "LinearBackward" not in type(found.grad_fn).__name__
     assert torch.allclose(found.float(), by_hand((x, m), weight, None), atol=0.1)
 
 

@@ -15,6 +15,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+# Columns of shared parts from which what they save outweighs a sum over the rows that share them.
+LEAST_COLUMNS = 64
+
 
 def linear_of_parts(parts: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Tensor:
     """Affine map of parts side by side.
@@ -40,7 +43,7 @@ def linear_of_parts(parts: Sequence[Tensor], weight: Tensor, bias: Tensor | None
     if len(parts) == 1:
         return functional.linear(parts[0], weight, bias)
     shape = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
-    if _all_whole(parts, shape):
+    if not _split_pays(parts, shape):
         return functional.linear(joined(parts), weight, bias)
     mapped: Tensor = _Linear.apply(weight, bias, *parts)  # type: ignore[no-untyped-call]
     return mapped
@@ -52,11 +55,11 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([part.expand(*shape, -1) for part in parts], dim=-1)
 
 
-def _all_whole(parts: Sequence[Tensor], shape: torch.Size) -> bool:
-    """Whether nothing is to be gained, or autocast or a compiler wants to see plain operations."""
+def _split_pays(parts: Sequence[Tensor], shape: torch.Size) -> bool:
+    """Whether parts are multiplied one by one; autocast and compilers want plain operations."""
     if torch.compiler.is_compiling() or torch.is_autocast_enabled(parts[0].device.type):
-        return True
-    return all(part.shape[:-1] == shape for part in parts)
+        return False
+    return sum(p.shape[-1] for p in parts if p.shape[:-1] != shape) >= LEAST_COLUMNS
 
 
 class _Linear(torch.autograd.Function):
