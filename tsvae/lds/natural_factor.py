@@ -131,7 +131,9 @@ def _inverse_by_lapack(root: Array) -> Array:
     inverse = root.copy()
     # LAPACK's columns are our rows: what is lower here is upper there.
     for matrix in inverse.reshape(-1, *root.shape[-2:]).swapaxes(1, 2):
-        lapack.dtrtri(matrix, lower=0, overwrite_c=1)
+        _, failed = lapack.dtrtri(matrix, lower=0, overwrite_c=1)
+        if failed:  # a zero on the diagonal
+            matrix[...] = np.inf
     return inverse
 
 

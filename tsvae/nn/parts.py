@@ -7,6 +7,7 @@ each of them, and neither the joint input nor gradients by slices of W are ever 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -69,12 +70,10 @@ class _Linear(torch.autograd.Function):
         mapped = [
             part @ columns.mT for part, columns in zip(parts, _columns(weight, parts), strict=True)
         ]
-        mapped.sort(key=torch.numel)
-        total = mapped[0] if bias is None else mapped[0] + bias
-        for more in mapped[1:]:
-            # The larger of the two is new and whole most of the time.
-            total = more.add_(total) if _covers(more, total) else more + total
-        return total
+        mapped.sort(key=torch.numel)  # additions to the small ones are cheap
+        if bias is not None:
+            mapped[0] = mapped[0] + bias
+        return reduce(torch.add, mapped)
 
     @staticmethod
     @once_differentiable
@@ -85,9 +84,9 @@ class _Linear(torch.autograd.Function):
         of_parts: list[Tensor | None] = []
         for i, (part, into) in enumerate(zip(parts, _columns(of_weight, parts), strict=True)):
             own = grad.sum_to_size(*part.shape[:-1], grad.shape[-1])
-            rows, columns_of = own.flatten(0, -2).mT, part.flatten(0, -2)
-            product = torch.mul if len(columns_of) == 1 else torch.mm  # a BLAS is slow there
-            product(rows, columns_of, out=into)
+            upstream, given = own.flatten(0, -2), part.flatten(0, -2)
+            product = torch.mul if len(given) == 1 else torch.mm  # a BLAS is slow there
+            product(upstream.mT, given, out=into)
             of_parts.append(own @ columns[i] if ctx.needs_input_grad[2 + i] else None)
         of_bias = grad.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
         return of_weight, of_bias, *of_parts
@@ -97,7 +96,3 @@ def _columns(weight: Tensor, parts: Sequence[Tensor]) -> list[Tensor]:
     """Columns of the weight that belong to each part."""
     edges = accumulate((part.shape[-1] for part in parts), initial=0)
     return [weight[:, start:stop] for start, stop in pairwise(edges)]
-
-
-def _covers(larger: Tensor, smaller: Tensor) -> bool:
-    return torch.broadcast_shapes(larger.shape, smaller.shape) == larger.shape
