@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from .likelihood_base import Likelihood, register_likelihood
+from .normal_density import HALF_LOG_TWO_PI, normal_log_prob
 from .special import incomplete_beta, inverse_softplus, positive
 
-_HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 _INITIAL_DF = 10.0
 _MIN_DF = 2.01  # the variance is finite above 2
 
@@ -127,8 +127,7 @@ class Normal(Likelihood[NormalParameters]):
 
     def log_prob(self, x: Tensor, params: NormalParameters) -> Tensor:
         """Return the log probability of each entry, (..., F)."""
-        z = (x - params.loc) / params.scale
-        return -0.5 * z * z - torch.log(params.scale) - _HALF_LOG_TWO_PI
+        return normal_log_prob(x, params.loc, params.scale)
 
     def mean(self, params: NormalParameters) -> Tensor:
         """Return the mean of each entry."""
@@ -155,7 +154,7 @@ class Normal(Likelihood[NormalParameters]):
     def crps(self, x: Tensor, params: NormalParameters) -> Tensor:
         """Return the closed-form CRPS of each entry, (..., F)."""
         z = (x - params.loc) / params.scale
-        density = torch.exp(-0.5 * z * z - _HALF_LOG_TWO_PI)
+        density = torch.exp(-0.5 * z * z - HALF_LOG_TWO_PI)
         spread = z * (2.0 * torch.special.ndtr(z) - 1.0) + 2.0 * density
         return params.scale * (spread - 1.0 / math.sqrt(math.pi))
 

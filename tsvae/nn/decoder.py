@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .checks import as_positive_vector, as_vector, check_size, check_sizes
 from .dense import DenseNet
@@ -212,7 +213,7 @@ class SigmaDecoder(nn.Module):
         outputs = None if self.network is None else self.network(z)
         loc: Tensor = self.offset
         if self.skip:
-            loc = loc + z @ self.emission_matrix.T
+            loc = functional.linear(z, self.emission_matrix, self.offset)
         if outputs is not None and self._network_location:
             loc = loc + outputs[..., : self.n_features]
         if self.final_sigmoid:

@@ -260,8 +260,14 @@ class SigmaEncoder(nn.Module):
         Tensor
             (P, T, D), (P, T, G, K, K) or (P, T, D, D); 0 where nothing is seen.
         """
-        if self.potential == "diagonal":
-            weight = functional.softplus(self.raw_weight)
+        return self._precision_of(mask, self._weight())
+
+    def _weight(self) -> Tensor | None:
+        """Precision that each present entry adds (diagonal potentials)."""
+        return functional.softplus(self.raw_weight) if self.potential == "diagonal" else None
+
+    def _precision_of(self, mask: Tensor, weight: Tensor | None) -> Tensor:
+        if weight is not None:
             return mask.to(weight.dtype) @ weight
         loading = self.loading
         blocks = (loading.unsqueeze(-1) * loading.unsqueeze(-2)).flatten(1)  # (F, G K K)
@@ -302,15 +308,16 @@ class SigmaEncoder(nn.Module):
             If a shape is wrong.
         """
         mask = check_series(x, mask, pattern, self.n_features).bool()
+        weight = self._weight()
         if all_seen(mask):  # then all rows are alike
             own_mask = mask[:1, :1]
-            one = self.learned_precision(own_mask)
+            one = self._precision_of(own_mask, weight)
             precision = one.expand(*mask.shape[:2], *one.shape[2:])
         else:
             own_mask = mask if pattern is None else mask[pattern]
-            precision = self.learned_precision(mask)
+            precision = self._precision_of(mask, weight)
         seen = zero_where_missing(x, own_mask)
-        linear: Tensor | None = self._skip_linear(x, own_mask) if self.skip else None
+        linear: Tensor | None = self._skip_linear(x, own_mask, weight) if self.skip else None
         if self.network is not None:
             outputs = self.network(*self._network_inputs(seen, own_mask, covariates))
             own_precision = precision if pattern is None else precision[pattern]
@@ -323,10 +330,10 @@ class SigmaEncoder(nn.Module):
         assert linear is not None  # skip or network: checked when built
         return EncoderOutput(linear, precision)
 
-    def _skip_linear(self, x: Tensor, mask: Tensor) -> Tensor:
+    def _skip_linear(self, x: Tensor, mask: Tensor, weight: Tensor | None) -> Tensor:
         centred = zero_where_missing(x - self.offset, mask)
-        if self.potential == "diagonal":
-            return centred @ (functional.softplus(self.raw_weight) * self.input_scale)
+        if weight is not None:
+            return centred @ (weight * self.input_scale)
         return (centred * self.input_scale) @ self.loading.flatten(1)
 
     def _network_inputs(

@@ -16,7 +16,13 @@ from torch.optim import Optimizer
 
 from tsvae.training.config import TrainingConfig
 
-__all__ = ["NaturalDescent", "ParameterGroups", "build_optimizers", "split_parameters"]
+__all__ = [
+    "NaturalDescent",
+    "ParameterGroups",
+    "build_optimizers",
+    "clip_gradients",
+    "split_parameters",
+]
 
 
 class NaturalDescent(Optimizer):
@@ -115,6 +121,36 @@ def limit_step(step: Tensor, trust_region: float | None) -> Tensor:
     largest = rows.abs().amax(dim=1, keepdim=True)
     shrink = (trust_region / largest.clamp_min(trust_region)).to(rows.dtype)
     return (rows * shrink).reshape(step.shape)
+
+
+def clip_gradients(parameters: Iterable[Tensor], largest: float) -> Tensor:
+    """Shorten the joint gradient of parameters to a norm of at most ``largest``.
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor
+    largest : float
+
+    Returns
+    -------
+    Tensor, shape ()
+        The norm before.
+
+    Examples
+    --------
+    >>> p = torch.nn.Parameter(torch.zeros(2))
+    >>> p.grad = torch.tensor([3.0, 4.0])
+    >>> clip_gradients([p], 10.0), p.grad
+    (tensor(5.), tensor([3., 4.]))
+    >>> clip_gradients([p], 1.0), p.grad
+    (tensor(5.), tensor([0.6000, 0.8000]))
+    """
+    parameters = list(parameters)
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    # On a CPU asking is free; on a GPU it would wait for the norm, and the product by 1 does not.
+    if norm.device.type != "cpu" or not norm <= largest:
+        nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+    return norm
 
 
 class ParameterGroups(NamedTuple):

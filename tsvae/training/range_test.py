@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tsvae.training.config import TrainingConfig
 from tsvae.training.errors import divergence
-from tsvae.training.optim import network_optimizer, split_parameters
+from tsvae.training.optim import clip_gradients, network_optimizer, split_parameters
 from tsvae.training.rng import clone_generator, get_random_states, set_random_states
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _sweep(
             break
         objective.backward()
         if config.clip_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+            clip_gradients(parameters, config.clip_norm)
         for group in optimizer.param_groups:
             group["lr"] = float(rate)
         optimizer.step()

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tsvae.training.callbacks import Callback, CallbackList, ProgressBar
 from tsvae.training.config import TrainingConfig
@@ -18,7 +18,7 @@ from tsvae.training.devices import Batch, Runtime
 from tsvae.training.errors import divergence
 from tsvae.training.log import TrainingLog, Value
 from tsvae.training.meter import Meter
-from tsvae.training.optim import split_parameters
+from tsvae.training.optim import clip_gradients, split_parameters
 from tsvae.training.result import LossResult
 from tsvae.training.schedules import learning_rate_factor
 from tsvae.training.state import TrainingState
@@ -135,7 +135,7 @@ class Run:
         if self.config.clip_norm is None or not self.network:
             return
         self.runtime.unscale(self.state.optimizers["network"])
-        self.grad_norm = nn.utils.clip_grad_norm_(self.network, self.config.clip_norm)
+        self.grad_norm = clip_gradients(self.network, self.config.clip_norm)
 
     def _set_rates(self) -> None:
         state, config = self.state, self.config
