@@ -38,7 +38,18 @@ def conformal_quantile(scores: Float, level: float, independent: float | None = 
     >>> conformal_quantile(np.arange(1.0, 6.0), 0.9)
     5.0
     """
-    worth = len(scores) if independent is None else max(independent, 1.0)
-    share = min(1.0, level * (worth + 1.0) / worth)
-    rank = int(np.ceil(round(share * len(scores), 9)))
+    rank = conformal_rank(len(scores), level, independent)
     return float(np.partition(scores, rank - 1)[rank - 1])
+
+
+def conformal_rank(n_scores: int, level: float, independent: float | None = None) -> int:
+    """Rank, from 1, of the score that :func:`conformal_quantile` takes.
+
+    Examples
+    --------
+    >>> conformal_rank(19, 0.9)
+    18
+    """
+    worth = n_scores if independent is None else max(independent, 1.0)
+    share = min(1.0, level * (worth + 1.0) / worth)
+    return int(np.ceil(round(share * n_scores, 9)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tsvae.metrics._conformal import conformal_quantile
+from tsvae.metrics._conformal import conformal_rank
 
 __all__ = ["rescale_by_past"]
 
@@ -20,7 +21,7 @@ _FEWEST_ORIGINS = 5
 _ENOUGH_ORIGINS = 100
 _GROUPS = 4  # of steps ahead
 _PRIOR = 10.0  # horizons behind intervals as they are
-_BOUNDS = (0.5, 4.0)
+_GRID = np.geomspace(0.5, 4.0, 4097)  # factors, 0.05 % apart
 _TINY = 1e-12
 
 
@@ -67,24 +68,55 @@ def rescale_by_past(
         scores = _scores(quantiles[:, :, group], observed[:, :, group], levels, middle)
         seen = mask[:, :, group] & np.isfinite(scores).all(-1)
         reach = int(group[-1]) + 1
-        for number, origin in enumerate(origins):
-            age = origin - reach - origins
-            known = np.flatnonzero(age >= 0)
-            if len(known) < _FEWEST_ORIGINS:
+        windows = _windows(origins, reach, memory * horizon, enough)
+        for window, counts in zip(windows, _counted(scores, seen, windows), strict=True):
+            if window.known < _FEWEST_ORIGINS or not counts.any():
                 continue
-            evidence = n_series * n_features**0.5 * _horizons(origins[known], reach)
+            evidence = n_series * n_features**0.5 * _horizons(origins[: window.known], reach)
             weight = evidence / (evidence + _PRIOR)
-            recent = int((age[known] <= memory * horizon).sum())
-            known = known[-max(enough, recent) :]
-            if not seen[known].any():
-                continue
-            independent = n_series * n_features * _horizons(origins[known], reach)
-            past = scores[known][seen[known]]
-            factor = _factors(past, levels, middle, independent) ** weight
-            own = quantiles[number][:, group]
+            recent = _horizons(origins[window.first : window.known], reach)
+            factor = _factors(counts, levels, middle, n_series * n_features * recent) ** weight
+            own = quantiles[window.number][:, group]
             median = own[..., [middle]]
-            out[number][:, group] = median + factor * (own - median)
+            out[window.number][:, group] = median + factor * (own - median)
     return np.maximum.accumulate(out, axis=-1)
+
+
+class _Window(NamedTuple):
+    """Origins ``first`` to ``known`` (past the last) are looked at for origin ``number``."""
+
+    number: int
+    first: int
+    known: int
+
+
+def _windows(origins: Int, reach: int, span: float, enough: int) -> list[_Window]:
+    """Origins whose outcomes are known, at least ``enough`` and all of the last ``span`` rows."""
+    known = np.searchsorted(origins, origins - reach, side="right")
+    within = np.searchsorted(origins, origins - reach - span, side="left")
+    first = np.maximum(np.minimum(within, known - enough), 0)
+    return [_Window(*map(int, row)) for row in zip(range(len(origins)), first, known, strict=True)]
+
+
+def _counted(scores: Float, seen: Bool, windows: Sequence[_Window]) -> Iterator[Int]:
+    """How many scores of each window lie between two factors of the grid, ``(Q, G + 1)``."""
+    n_origins, n_levels, width = len(scores), scores.shape[-1], len(_GRID) + 1
+    places = np.searchsorted(_GRID, scores.reshape(n_origins, -1, n_levels))
+    places += width * np.arange(n_levels)
+
+    def count(origin: int) -> Int:
+        kept = places[origin][seen[origin].ravel()]
+        return np.bincount(kept.ravel(), minlength=n_levels * width).reshape(n_levels, width)
+
+    counts = np.zeros((n_levels, width), dtype=np.int64)
+    first = known = 0
+    for window in windows:
+        for origin in range(known, window.known):
+            counts += count(origin)
+        for origin in range(first, window.first):
+            counts -= count(origin)
+        first, known = window.first, window.known
+        yield counts
 
 
 def _horizons(origins: Int, reach: int) -> float:
@@ -106,12 +138,13 @@ def _scores(quantiles: Float, observed: Float, levels: Sequence[float], middle: 
     return scores
 
 
-def _factors(scores: Float, levels: Sequence[float], middle: int, independent: float) -> Float:
-    """Factor of each level from scores ``(n, Q)``."""
+def _factors(counts: Int, levels: Sequence[float], middle: int, independent: float) -> Float:
+    """Factor of each level, from counts on the grid."""
     factors = np.ones(len(levels))
     for place, level in enumerate(levels):
         coverage = abs(2.0 * level - 1.0)
         if place != middle and coverage:
-            found = conformal_quantile(scores[:, place], coverage, independent)
-            factors[place] = np.clip(found, *_BOUNDS)
+            below = np.cumsum(counts[place])
+            rank = conformal_rank(int(below[-1]), coverage, independent)
+            factors[place] = _GRID[min(int(np.searchsorted(below, rank)), len(_GRID) - 1)]
     return factors
