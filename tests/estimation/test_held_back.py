@@ -23,7 +23,7 @@ torch = pytest.importorskip("torch")
 class FixedEngine:
     """Forecasts zero with unit scale, whatever the history."""
 
-    sizes = Sizes(100, 110, 10, 50, 20)
+    sizes = Sizes(100, 110, 10, 50, 20, 10)
 
     class scaler:
         affine = True

@@ -37,7 +37,7 @@ def test_window_spread_is_that_of_the_definition():
     rng = np.random.default_rng(0)
     values = rng.standard_normal((3, 20, 1)).cumsum(1)
     mask = rng.random(values.shape) < 0.7
-    sizes = Sizes(context=12, window=20, horizon=4, min_history=6, level_entries=3)
+    sizes = Sizes(context=12, window=20, horizon=4, min_history=6, level_entries=3, asked=4)
     got = measure_spread(np.where(mask, values, 0.0), mask, sizes)
     assert got.window[0] == pytest.approx(slow_window_spread(values, mask, sizes, [0]))
 

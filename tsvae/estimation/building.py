@@ -64,6 +64,8 @@ class Sizes:
         Rows that a training forecast has seen at least.
     level_entries : int
         Entries that define the level of a window.
+    asked : int
+        Steps ahead as asked for.
     """
 
     context: int
@@ -71,6 +73,7 @@ class Sizes:
     horizon: int
     min_history: int
     level_entries: int
+    asked: int
 
 
 def resolve_sizes(longest: int, context_length: int, horizon: int) -> Sizes:
@@ -93,9 +96,9 @@ def resolve_sizes(longest: int, context_length: int, horizon: int) -> Sizes:
     >>> resolve_sizes(10_000, 512, 96).window
     608
     >>> resolve_sizes(60, 512, 24)
-    Sizes(context=60, window=60, horizon=7, min_history=26, level_entries=13)
+    Sizes(context=60, window=60, horizon=7, min_history=26, level_entries=13, asked=24)
     """
-    horizon = max(1, min(horizon, longest // 8))
+    asked, horizon = horizon, max(1, min(horizon, longest // 8))
     window = min(context_length + horizon, longest)
     seen = max(window - horizon, 1)
     return Sizes(
@@ -104,6 +107,7 @@ def resolve_sizes(longest: int, context_length: int, horizon: int) -> Sizes:
         horizon=horizon,
         min_history=max(1, seen // 2),
         level_entries=max(1, seen // 4),
+        asked=asked,
     )
 
 

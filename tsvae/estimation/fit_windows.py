@@ -57,6 +57,8 @@ class FitWindows:
         H, steps ahead.
     bridged : bool ndarray (F,)
         Variables whose short gaps are bridged.
+    reach : int or None, default=None
+        Steps ahead that lie inside the data in every window, later ones where they do; None: all.
     """
 
     shown: Shown
@@ -65,11 +67,17 @@ class FitWindows:
     sizes: Sizes
     horizon: int
     bridged: Mask
+    reach: int | None = None
 
     @property
     def n_past(self) -> int:
         """L, rows of a history."""
         return history_rows(self.sizes)
+
+    @property
+    def inside(self) -> int:
+        """Steps ahead that lie inside the data in every window."""
+        return self.horizon if self.reach is None else self.reach
 
     @property
     def n_features(self) -> int:
@@ -89,10 +97,10 @@ class FitWindows:
                     yield block, self._cut(series, some)
 
     def origins(self) -> list[NDArray[np.int64]]:
-        """Rows seen before each window of a series, its future inside the data."""
+        """Rows seen before each window of a series, ``inside`` steps before its end at last."""
         found = []
         for rows in self.lengths.tolist():
-            last = max(rows - self.horizon, 1)
+            last = max(rows - self.inside, 1)
             first = min(self.n_past, last)
             if last - first < self.sizes.window:  # few whole ones: shorter histories, too
                 first = min(self.sizes.min_history, last)

@@ -78,7 +78,7 @@ def has_many_windows(lengths: NDArray[np.int64], sizes: Sizes, horizon: int) -> 
 def neighbouring_blocks(windows: FitWindows) -> int:
     """Blocks on either side whose windows overlap those of a block."""
     longest = max((len(origins) for origins in windows.origins()), default=1)
-    return int(np.ceil(windows.horizon / max(1.0, longest / N_BLOCKS)))
+    return int(np.ceil(windows.inside / max(1.0, longest / N_BLOCKS)))
 
 
 class _Sums:

@@ -45,6 +45,8 @@ Mask = NDArray[np.bool_]
 
 _SCALE_BOUNDS = (0.02, 0.5)
 _SHORT = 8  # horizons that data must hold
+_FEWEST_FUTURES = 3  # of steps that few windows know
+_FURTHER = 4  # horizons
 _LEAST_ERROR_SCALE = 1e-3  # beside the spread in a window
 _OFTEN_SHARE = 0.5  # of a pattern that the data hold often
 
@@ -215,20 +217,20 @@ def fit_start(
     Start
     """
     mask, lengths = data.mask, data.lengths
-    season = min(int(np.ceil(max(periods, default=1.0))), int(lengths.max()) // _SHORT)
-    horizon = max(sizes.horizon, season)
-    weight = variable_weights(lengths, spread.noise, sizes, horizon)
+    ahead = _steps_ahead(lengths, sizes, periods)
+    weight = variable_weights(lengths, spread.noise, sizes, ahead.inside)
     bridged = follow_lines(data.values, mask, spread)
-    windows = FitWindows(data.shown, mask, lengths, sizes, horizon, bridged)
+    windows = FitWindows(data.shown, mask, lengths, sizes, ahead.all, bridged, ahead.inside)
     fitted = fit_responses(
         window_moments(windows, weight),
         with_slopes(roles),
         sizes.horizon,
         may_persist=not has_seasons(data.values, mask, list(periods)),
+        asked=ahead.asked,
     )
-    waves = waves_of(fitted.angles, fitted.radius, fitted.gain, windows.n_past, horizon)
+    waves = waves_of(fitted.angles, fitted.radius, fitted.gain, windows.n_past, ahead.all)
     seen = state_windows(windows, waves.past)
-    if windows.n_features > 1 and has_many_windows(lengths, sizes, horizon):
+    if windows.n_features > 1 and has_many_windows(lengths, sizes, ahead.inside):
         own = own_couplings(fitted, state_moments(seen, windows, weight))
     else:
         own = common_coupling(fitted, windows.n_features)
@@ -246,6 +248,28 @@ def fit_start(
         bridged,
         bool(np.isinf(fitted.objective.penalty.size)),
     )
+
+
+class _Ahead(NamedTuple):
+    """Steps ahead that responses are fitted to."""
+
+    inside: int  # inside the data in every window
+    asked: int  # known in some windows, and asked for
+    all: int  # known in some windows
+
+
+def _steps_ahead(lengths: NDArray[np.int64], sizes: Sizes, periods: Sequence[float]) -> _Ahead:
+    """Choose how far ahead to fit: a bank that is fitted to few steps bends off after them.
+
+    Steps that are not asked for take part where data hold few windows, and few directions are told
+    by the others.
+    """
+    longest = int(lengths.max())
+    season = min(int(np.ceil(max(periods, default=1.0))), longest // _SHORT)
+    inside = max(sizes.horizon, season)
+    asked = max(inside, min(sizes.asked, longest // _FEWEST_FUTURES))
+    further = max(asked, min(_FURTHER * sizes.asked, longest // _FEWEST_FUTURES))
+    return _Ahead(inside, asked, asked if has_many_windows(lengths, sizes, further) else further)
 
 
 def _at_least(expected: Tensor, errors: np.ndarray, weight: np.ndarray) -> Tensor:

@@ -16,11 +16,11 @@ Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
-_MEMORY = 8.0  # horizons
+_MEMORY = 4.0  # horizons
 _FEWEST_ORIGINS = 5
 _ENOUGH_ORIGINS = 100
 _GROUPS = 4  # of steps ahead
-_PRIOR = 10.0  # horizons behind intervals as they are
+_PRIOR = 20.0  # horizons behind intervals as they are
 _GRID = np.geomspace(0.5, 4.0, 4097)  # factors, 0.05 % apart
 _TINY = 1e-12
 
@@ -39,7 +39,7 @@ def rescale_by_past(
     The factor of a level is the conformal quantile of |truth - median| over the distance of the
     interval's bound on that side from the median, over earlier origins whose outcomes are known
     (origin + steps ahead <= this origin), pooled over series and variables and over a group of
-    steps. Factors are shrunk to 1 by the weight of ten horizons; below five known
+    steps. Factors are shrunk to 1 by the weight of twenty horizons; below five known
     origins quantiles stay.
 
     Parameters
@@ -52,7 +52,7 @@ def rescale_by_past(
         Steps of history, increasing.
     levels : sequence of float (Q,)
         Increasing; 0.5 among them.
-    memory : float, default=8.0
+    memory : float, default=4.0
         Horizons back from the latest known origin that are looked at: how errors spread changes.
     enough : int, default=100
         Known origins that are looked at however long ago they were.

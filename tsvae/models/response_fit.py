@@ -60,6 +60,7 @@ _COUPLINGS = (*(10.0 ** (0.5 * k) for k in range(-4, 4)), math.inf)  # penalties
 _SHIFTS = (1.0, 0.1, 0.01)  # variances of shifts, in units of the past's
 _WARM_UP = 0.1
 _BEYOND = 0.25  # weight of steps beyond the horizon
+_FURTHER = 0.004  # of steps further ahead than asked for: they decide where others do not
 _REWEIGHT_EVERY = 10
 _LEAST_ERROR = 1e-8  # of the variance ahead
 _LEAST_SHARE = 1e-2  # of the errors of most steps
@@ -125,6 +126,7 @@ def fit_responses(
     n_steps: int = 60,
     rate: float = 0.1,
     may_persist: bool = True,
+    asked: int | None = None,
 ) -> FittedResponses:
     """Fit angles, radii, gains and amplitudes to the moments of windows.
 
@@ -141,6 +143,8 @@ def fit_responses(
         Peak rate of Adam on the logarithms of the rates of decay.
     may_persist : bool, default=True
         Take the last value where no fit is clearly better.
+    asked : int or None, default=None
+        Steps ahead beyond which others count hardly at all; None: all that the moments hold.
 
     Returns
     -------
@@ -154,6 +158,8 @@ def fit_responses(
     moments = moments.double()
     ahead = torch.arange(moments.cross.shape[1])
     counts = torch.where(ahead < horizon, 1.0, _BEYOND).double()
+    if asked is not None:
+        counts[asked:] = _FURTHER
     fits = [_fit(moments, roles, counts, persistent, n_steps, rate) for persistent in (False, True)]
     clear = [fit.fitted for fit in fits if fit.is_clear or not may_persist]
     if not clear:
