@@ -283,3 +283,18 @@ def test_an_outlier_of_1e300_stays_finite():
     for found in (estimator.transform(odd), estimator.encode(odd), estimator.augment(odd, 2)):
         assert np.isfinite(found).all()
     assert np.isfinite(estimator.score_samples(odd)).all()
+
+
+def test_codes_of_a_codebook_are_its_vectors():
+    estimator = small(model="vq", n_codes=8).fit(NOISY)
+    codes = estimator.encode(NOISY)
+    book = estimator.model_.codebook.vectors.detach().numpy()
+    steps = codes.reshape(len(NOISY), -1, book.shape[1])
+    distance = np.abs(steps[:, :, None] - book).max(-1).min(-1)
+    assert distance.max() < 1e-6
+    np.testing.assert_allclose(estimator.decode(codes), estimator.reconstruct(NOISY), atol=1e-6)
+    between = estimator.interpolate(NOISY[0], NOISY[1], 3)
+    np.testing.assert_allclose(between[0], estimator.reconstruct(NOISY)[0], atol=1e-6)
+    rng = np.random.default_rng(0)
+    near = codes + 1e-4 * rng.standard_normal(codes.shape)
+    np.testing.assert_allclose(estimator.decode(near), estimator.decode(codes), atol=1e-6)

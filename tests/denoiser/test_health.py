@@ -9,7 +9,7 @@ import pytest
 
 import tsvae
 from tsvae import PosteriorCollapseWarning, VAEDenoiser
-from tsvae._denoiser.health import examine, warn_about
+from tsvae._denoiser.health import Health, examine, warn_about
 
 RNG = np.random.default_rng(0)
 N, T = 120, 64
@@ -38,6 +38,14 @@ def messages(health, kind="vae", latent="vector"):
 def test_the_warning_is_public():
     assert tsvae.denoiser.PosteriorCollapseWarning is PosteriorCollapseWarning
     assert issubclass(PosteriorCollapseWarning, UserWarning)
+
+
+def test_codes_without_information_have_no_clusters():
+    kl = np.zeros(3)
+    health = Health(kl, 0, None, 5.0)
+    assert [kind for kind, _ in messages(health)] == [PosteriorCollapseWarning]
+    told = messages(Health(np.ones(3), 3, None, 5.0))
+    assert len(told) == 1 and "form clusters" in told[0][1]
 
 
 def test_kl_and_active_units():

@@ -288,3 +288,21 @@ def test_states_of_many_windows_stay_within_memory(monkeypatch):
     some = state_windows(windows, states)
     assert {piece.block for piece in some} == set(range(8))
     assert 0 < sum(piece.states.shape[1] for piece in some) < 0.7 * everything
+
+
+def test_steps_beyond_the_reach_count_where_the_data_hold_them():
+    values, mask = panel_of()
+    sizes, lengths = resolve_sizes(120, 20, 4), np.array([120])
+    shown = Shown(values, mask)
+    near = FitWindows(shown, mask, lengths, sizes, 4, BOTH)
+    far = FitWindows(shown, mask, lengths, sizes, 30, BOTH, 4)
+    np.testing.assert_array_equal(near.origins(), far.origins())
+    for (block, some), (same, more) in zip(near.blocks(8), far.blocks(8), strict=True):
+        assert block == same
+        assert torch.equal(some.past, more.past)
+        assert torch.equal(some.future, more.future[:, :4])
+        assert torch.equal(some.future_mask, more.future_mask[:, :4])
+    last = more.future_mask.view(-1, 2, 30)[-1]
+    np.testing.assert_array_equal(last[:, 4:], 0.0)  # the data end there
+    first = next(far.blocks(8))[1].future_mask
+    assert bool(first.all())

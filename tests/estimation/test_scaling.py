@@ -173,3 +173,39 @@ def test_to_json_and_back(transform):
     np.testing.assert_array_equal(
         twin.forward(values, mask, NAMES), scaler.forward(values, mask, NAMES)
     )
+
+
+def test_levels_of_series_are_no_part_of_the_spread_within():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(3, 400, 2)) * [2.0, 0.5]
+    mask = rng.random(values.shape) < 0.8
+    far = values + np.array([0.0, 1e3, 1e6])[:, None, None]
+    found = fit_scaler(np.where(mask, far, 0.0), mask, ["a", "b"], within=True)
+    expected = [
+        np.sqrt(
+            sum(
+                ((x[m] - x[m].mean()) ** 2).sum()
+                for x, m in zip(far[..., f], mask[..., f], strict=True)
+            )
+            / mask[..., f].sum()
+        )
+        for f in range(2)
+    ]
+    np.testing.assert_allclose(found.scale, expected, rtol=1e-6)
+    np.testing.assert_allclose(found.scale, [2.0, 0.5], rtol=0.1)
+    together = fit_scaler(np.where(mask, far, 0.0), mask, ["a", "b"])
+    assert (together.scale > 1e5).all()
+    np.testing.assert_array_equal(found.location, together.location)
+
+
+def test_a_spread_within_needs_one():
+    values = np.array([1.0, 5.0, np.nan])[:, None, None] * np.ones((3, 4, 1))
+    mask = np.isfinite(values)
+    filled = np.where(mask, values, 0.0)
+    found = fit_scaler(filled, mask, ["a"], within=True)  # constant series: the pooled one
+    np.testing.assert_allclose(found.scale, fit_scaler(filled, mask, ["a"]).scale)
+    one = np.random.default_rng(0).normal(size=(1, 30, 1))
+    seen = np.ones_like(one, dtype=bool)
+    np.testing.assert_array_equal(
+        fit_scaler(one, seen, ["a"], within=True).scale, fit_scaler(one, seen, ["a"]).scale
+    )

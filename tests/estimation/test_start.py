@@ -277,3 +277,44 @@ def test_a_start_from_moments_is_the_fit_unless_epochs_are_asked_for():
     assert fitted.training_log_.stop_reason == "max_epochs"
     assert len(SVAEForecaster(**settings, max_epochs=2).fit(wave).training_log_.rows) == 2
     assert len(SVAEForecaster(**settings, start="roles").fit(wave).training_log_.rows) == 10
+
+
+# -- how far ahead ---------------------------------------------------------------------------------
+
+
+def line(n_rows, horizon, slope=1.0):
+    time = np.arange(n_rows + horizon)
+    noise = 0.05 * np.random.default_rng(2).standard_normal(len(time))
+    rows = pd.DataFrame(
+        {"a": slope * time + noise}, index=pd.date_range("2000", periods=len(time), freq="D")
+    )
+    return rows[:n_rows], rows[n_rows:]
+
+
+@pytest.mark.parametrize(("n_rows", "asked", "horizon"), [(100, 24, 24), (80, 6, 24)])
+def test_a_trend_goes_on_beyond_the_steps_that_many_windows_know(n_rows, asked, horizon):
+    known, future = line(n_rows, horizon)
+    found = SVAEForecaster(horizon=asked, random_state=0).fit(known).predict(horizon=horizon)
+    last_value = (future - known["a"].iloc[-1])["a"].abs().mean()
+    assert (found["a"] - future["a"]).abs().mean() < 0.4 * last_value
+
+
+def test_series_on_unlike_levels_have_intervals_of_their_own_size():
+    stamps = pd.date_range("2000", periods=150, freq="D")
+    wave = np.sin(2 * np.pi * np.arange(150) / 7)
+    noise = 0.1 * np.random.default_rng(2).standard_normal((3, 150))
+    panel = pd.concat(
+        pd.DataFrame({"a": level + wave + own}, index=pd.MultiIndex.from_product([[name], stamps]))
+        for name, level, own in zip("xyz", (0.0, 100.0, 1e5), noise, strict=True)
+    )
+    found = SVAEForecaster(horizon=7, random_state=0).fit(panel).predict_interval()
+    width = (found.iloc[:, 1] - found.iloc[:, 0]).mean()
+    assert 0.2 < width < 0.7  # 0.33 for noise alone
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("values", [[1.0, 2.0], [np.nan] * 8 + [1.0] + [np.nan] * 9 + [2.0]])
+def test_two_values_are_enough(values):
+    rows = pd.DataFrame({"a": values}, index=pd.date_range("2000", periods=len(values), freq="D"))
+    found = SVAEForecaster(horizon=3, random_state=0).fit(rows).predict()
+    assert found["a"].between(0.9, 2.1).all()

@@ -88,6 +88,7 @@ TIMES = {
     "unsorted time column": (at(T1, T3, T2).reset_index(names="t"), {"time": "t"}, ValueError, ["not sorted", "row 2", "X.sort_values(['t'])"]),
     "duplicate in a long frame": (panel_frame(("x", T1), ("x", T1)).reset_index(), {"time": "t", "series": "s"}, ValueError, ["row 1, series 'x'", "X.groupby(['s', 't'], as_index=False).mean()"]),
     "string time column": (table().assign(t=list("vwxyz")), {"time": "t"}, ValueError, ["holds str values", "pd.to_datetime(X['t'])"]),
+    "unsorted panel of numbers": (panel_frame((7, T2), (8, T1), (7, T1)), {}, ValueError, ["row 2, series 7, "]),
     "unsorted panel": (panel_frame(("x", T2), ("y", T1), ("x", T1)), {}, ValueError, ["not sorted", "row 2, series 'x'"]),
     "duplicate in a panel": (panel_frame(("x", T1), ("y", T1), ("x", T1)), {}, ValueError, ["duplicate", "row 2, series 'x'"]),
     "NaT": (at(T1, pd.NaT), {}, ValueError, ["row 1 of X is missing (NaT)", "Drop the row"]),

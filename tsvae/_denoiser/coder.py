@@ -90,7 +90,8 @@ class Coder:
 
             def encode(x: Tensor, seen: Tensor, given: Tensor | None) -> Tensor:
                 found = model.encode(x, seen, **_condition(given))
-                return model.flatten_codes(found.mu[:, 0])  # type: ignore[no-any-return]
+                codes = _possible(model, found.mu[:, 0])
+                return model.flatten_codes(codes)  # type: ignore[no-any-return]
 
             return self._batches(encode, model, [values, mask, condition])
 
@@ -100,7 +101,7 @@ class Coder:
 
             def encode(x: Tensor, seen: Tensor, given: Tensor | None) -> Tensor:
                 found = model.encode(x, seen, **_condition(given))
-                mu = model.flatten_codes(found.mu[:, 0])
+                mu = model.flatten_codes(_possible(model, found.mu[:, 0]))
                 log_var = torch.full_like(mu, -torch.inf)
                 if found.log_var is not None:
                     log_var = model.flatten_codes(found.log_var[:, 0])
@@ -124,11 +125,12 @@ class Coder:
         return total / len(values)
 
     def decode(self, codes: Array, condition: Array | None) -> Array:
-        """Decode flat codes to expected values, ``(N, W, F)``."""
+        """Decode flat codes, or the nearest possible ones, to expected values, ``(N, W, F)``."""
         with self._ready() as model:
 
             def decode(z: Tensor, given: Tensor | None) -> Tensor:
-                x_hat = model.decode(model.unflatten_codes(z), **_condition(given)).x_hat
+                z = _possible(model, model.unflatten_codes(z))
+                x_hat = model.decode(z, **_condition(given)).x_hat
                 return model.expected_values(x_hat)  # type: ignore[no-any-return]
 
             return self._batches(decode, model, [codes, condition])
@@ -186,6 +188,11 @@ class Coder:
             z = model.sample_prior(n, torch.Generator().manual_seed(seed))
             codes: Array = model.flatten_codes(z).cpu().to(torch.float64).numpy()
             return codes
+
+
+def _possible(model: Any, codes: Tensor) -> Tensor:
+    """Codes that records can have: those of a codebook, where the model has one."""
+    return model.quantise(codes) if hasattr(model, "codebook") else codes  # type: ignore[no-any-return]
 
 
 def _condition(given: Tensor | None) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ class DenoiserCoding(DenoiserPlumbing):
     """Methods that pass signals through the model without randomness."""
 
     def encode(self, X: Any, *, mask: Any = None, condition: Any = None) -> Any:
-        """Codes of signals: means of q(z | x).
+        """Codes of signals: means of q(z | x), or the vectors of the codebook (``model="vq"``).
 
         Parameters
         ----------
@@ -47,7 +47,7 @@ class DenoiserCoding(DenoiserPlumbing):
         return signals.write_codes(codes, windows.starts, self._code_names())
 
     def decode(self, Z: Any, *, condition: Any = None) -> Any:
-        """Signals of codes.
+        """Signals of codes; of the nearest vectors of the codebook (``model="vq"``).
 
         Parameters
         ----------

@@ -110,7 +110,9 @@ def warn_about(health: Health, kind: str, latent: str) -> None:
             stacklevel=level,
         )
     gain = health.cluster_gain
-    if kind == "vae" and latent == "vector" and gain is not None and gain > _CLUSTER_GAIN:
+    if not health.active_units or gain is None:
+        return
+    if kind == "vae" and latent == "vector" and gain > _CLUSTER_GAIN:
         warnings.warn(
             f"The codes form clusters (a mixture describes them {gain:.1f} nats per record better "
             "than one normal), so draws from the prior fall between them. Draw by "

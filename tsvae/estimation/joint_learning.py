@@ -164,6 +164,8 @@ def learn_jointly(
     """
     data, start = _limited(data, np.asarray(index.starts))
     first = _first_held_out(data.lengths)
+    if not (data.lengths > first).any():
+        return None
     held = hold_out(data, first, window, _TESTED_ENTRIES, seed)
     if held.hidden.sum() < _FEWEST_TESTED:
         return None

@@ -99,6 +99,7 @@ def fit_scaler(
     *,
     scaling: Scaling = "standard",
     transform: Transform | None = None,
+    within: bool = False,
 ) -> PanelScaler:
     """Fit a scaler on the observed entries of a panel.
 
@@ -112,6 +113,8 @@ def fit_scaler(
         Mean 0 and standard deviation 1; range 0 to 1; or as it is.
     transform : {"log", "box-cox"} or None
         Applied first; needs positive values.
+    within : bool, default=False
+        Standard deviation about each series' own mean, where levels are no part of the model.
 
     Returns
     -------
@@ -136,6 +139,8 @@ def fit_scaler(
             seen = values[..., f][mask[..., f]]
             if len(seen):
                 location[f], scale[f] = _centre_and_spread(seen, scaling)
+            if within and len(values) > 1 and scaling == "standard":
+                scale[f] = _spread_within(values[..., f], mask[..., f]) or scale[f]
     return PanelScaler(location, scale, power, unit)
 
 
@@ -152,6 +157,18 @@ def _centre_and_spread(seen: Array, scaling: Scaling) -> tuple[float, float]:
     if spread > _CONSTANT * size:
         return centre, spread
     return centre, min(size, 1.0) or 1.0
+
+
+def _spread_within(values: Array, mask: NDArray[np.bool_]) -> float:
+    """Take the standard deviation of series ``(B, T)`` about their own means."""
+    size = float(np.abs(values[mask]).max(initial=0.0))
+    if not size:
+        return 0.0
+    unit = np.where(mask, values / size, 0.0)
+    count = mask.sum(-1, keepdims=True)
+    centred = np.where(mask, unit - unit.sum(-1, keepdims=True) / count.clip(1), 0.0)
+    spread = float(np.sqrt(np.square(centred).sum() / count.sum()))
+    return spread * size if spread > _CONSTANT else 0.0
 
 
 def _check_positive(values: Array, mask: NDArray[np.bool_], names: list[Any]) -> None:

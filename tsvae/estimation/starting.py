@@ -274,13 +274,19 @@ def _steps_ahead(lengths: NDArray[np.int64], sizes: Sizes, periods: Sequence[flo
 
 def _at_least(expected: Tensor, errors: np.ndarray, weight: np.ndarray) -> Tensor:
     """Cross-validated errors, but none below those in the data: moments of pairs may give such."""
-    pooled = torch.as_tensor(np.nanmean(errors * weight[:, None], axis=0)).nan_to_num()
+    pooled = torch.as_tensor(_known_mean(errors * weight[:, None], axis=0)).nan_to_num()
     return torch.maximum(expected, pooled)
 
 
 def _error_scale(errors: np.ndarray, weight: np.ndarray, spread: np.ndarray) -> np.ndarray:
     """Size of each variable's errors beside the pooled ones that the start has as variance."""
-    pooled = np.nanmean(errors * weight[:, None], axis=0)
-    ratio = np.nanmean(errors / np.maximum(pooled, np.finfo(float).tiny), axis=1)
+    pooled = _known_mean(errors * weight[:, None], axis=0)
+    ratio = _known_mean(errors / np.maximum(pooled, np.finfo(float).tiny), axis=1)
     floor = _LEAST_ERROR_SCALE * spread
     return np.where(np.isfinite(ratio), np.maximum(np.sqrt(np.abs(ratio)), floor), spread)
+
+
+def _known_mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean of what is known along an axis; NaN where nothing is."""
+    count = np.isfinite(values).sum(axis)
+    return np.where(count, np.nansum(values, axis) / np.maximum(count, 1), np.nan)

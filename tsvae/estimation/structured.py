@@ -149,11 +149,12 @@ def _fit_once(
 ) -> StructuredFit:
     """Fit to all rows of a problem."""
     panel = problem.target
-    scaler, values = _scale(panel, params)
+    has_levels = bool(params["window_level"]) and is_real(params) and not params["final_sigmoid"]
+    scaler, values = _scale(panel, params, has_levels)
     design = _design(problem, params)
     inputs = design.build(panel.index, panel.n_steps, problem.covariates)
     sizes = resolve_sizes(panel.n_steps, params["context_length"], params["horizon"])
-    if not params["window_level"] or not is_real(params) or params["final_sigmoid"]:
+    if not has_levels:
         sizes = replace(sizes, level_entries=0)
     settings = model_settings(panel, design.n_inputs, sizes, params, seed)
     data = TrainingData(values, panel.mask, panel.lengths, inputs)
@@ -279,7 +280,7 @@ def check_enough(panel: Panel) -> None:
         )
 
 
-def _scale(panel: Panel, params: Parameters) -> tuple[PanelScaler, np.ndarray]:
+def _scale(panel: Panel, params: Parameters, has_levels: bool) -> tuple[PanelScaler, np.ndarray]:
     likelihood = get_likelihood(params["likelihood"])
     scaling: Scaling = "standard"
     if likelihood.support == "count":
@@ -292,6 +293,7 @@ def _scale(panel: Panel, params: Parameters) -> tuple[PanelScaler, np.ndarray]:
         panel.variables,
         scaling=scaling,
         transform=params["power_transform"],
+        within=has_levels,
     )
     return scaler, scaler.forward(panel.values, panel.mask, panel.variables)
 

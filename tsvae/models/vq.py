@@ -226,6 +226,11 @@ class VQVAE(BaseAutoencoder):
         z = self.codebook.look_up(codes)
         return z.reshape(*codes.shape[:-1], *self.latent_shape)
 
+    def quantise(self, z: Tensor) -> Tensor:
+        """Put the nearest vectors of the codebook in place of ``(..., *latent)``."""
+        steps = z.reshape(*z.shape[: -len(self.latent_shape)], self.n_code_steps, self.code_dim)
+        return self.embed_codes(self.codebook.nearest(steps)).to(z.dtype)
+
     # -- the loss ----------------------------------------------------------------------------
 
     def compute_loss(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from .cells import plain_label
 from .clock import kind_of
 
 
@@ -89,7 +90,7 @@ class StampTable:
         """Name a row for a message: number, series label, stamp."""
         where = f"row {row}"
         if self.series_labels is not None:
-            where += f", series {self.series_labels[self.series[row]]!r}"
+            where += f", series {plain_label(self.series_labels[self.series[row]])!r}"
         return f"{where}, time {self.stamp(row)}"
 
     def gaps(self, ordinals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
