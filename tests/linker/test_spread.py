@@ -26,7 +26,7 @@ def problem(n, *, code=0.3, noise=NOISE, heavy=False, seed=0):
 def covered(spread, values, mask, draws, centre, share=0.9, seed=1):
     """Share of values within the band that quantiles of draws make."""
     rng = np.random.default_rng(seed)
-    drawn = spread.apply(draws, centre, rng.standard_normal(draws.shape))
+    drawn = spread.apply(draws, centre, rng.standard_normal(draws.shape), np.ones(len(centre)))
     tail = (1.0 - share) / 2
     # That method's quantiles of a sample leave out what they say, however few the draws.
     low, high = np.quantile(drawn, (tail, 1.0 - tail), axis=0, method="weibull")
@@ -61,7 +61,10 @@ def test_scale_is_the_standard_deviation_of_draws_about_the_prediction():
     spread = Spread(NOISE, 1.4)
     rng = np.random.default_rng(2)
     drawn = np.concatenate(
-        [spread.apply(draws, centre, rng.standard_normal(draws.shape)) for _ in range(20)]
+        [
+            spread.apply(draws, centre, rng.standard_normal(draws.shape), np.ones(len(centre)))
+            for _ in range(20)
+        ]
     )
     expected = np.sqrt(((drawn - centre) ** 2).mean(axis=0))
     np.testing.assert_allclose(spread.scale(draws, centre), expected, rtol=0.1)
@@ -72,7 +75,7 @@ def test_scale_is_the_standard_deviation_of_draws_about_the_prediction():
 def test_draws_by_hand():
     draws, centre = np.array([[[[3.0]]], [[[1.0]]]]), np.array([[[2.0]]])
     spread = Spread(np.array([[0.5]]), 2.0)
-    found = spread.apply(draws, centre, np.array([[[[1.0]]], [[[-2.0]]]]))
+    found = spread.apply(draws, centre, np.array([[[[1.0]]], [[[-2.0]]]]), np.ones(len(centre)))
     np.testing.assert_allclose(found.ravel(), [2 + 2 * (1 + 0.5), 2 + 2 * (-1 - 1.0)])
     expected = 2.0 * np.sqrt(1.0 + 0.25)  # both draws lie 1 from the prediction
     assert spread.scale(draws, centre).item() == pytest.approx(expected)

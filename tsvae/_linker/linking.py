@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from tsvae._linker.batches import SideData
 from tsvae._linker.evidence import Encoded, Evidence, fit_evidence, standard_draws
 from tsvae._linker.fitting import Parameters, TrainingSides, fit_stages
+from tsvae._linker.gaps import measure_growth
 from tsvae._linker.options import side_options
 from tsvae._linker.pairs import Problem, Rows, pair_rows
-from tsvae._linker.ranges import SideRange, fit_range
+from tsvae._linker.ranges import SideRange, fit_range, range_bounds
 from tsvae._linker.sides import SideScale, error_weights, fit_side
-from tsvae._linker.spread import Spread, fit_spread
-from tsvae._linker.translator import SideName, Translator
+from tsvae._linker.spread import Spread, fit_spread, needed_factor
+from tsvae._linker.translator import SideName, Translator, other_side
 from tsvae._records.building import build_model
 from tsvae._records.design import Design, design_model
 from tsvae._records.signals import Signals
@@ -33,6 +34,7 @@ Mask = NDArray[np.bool_]
 
 _EXAMINED = 1024  # records that spread and ranges are measured on
 _DRAWS = 64  # of each
+_FEW_DRAWS = 16  # of those with hidden entries
 _ACTIVE_NATS = 0.01
 
 
@@ -162,15 +164,14 @@ def _measured(
     pairs = rows.held_out if len(rows.held_out) else rows.pairs
     a, b = (_encoded(translator, data[side], pairs, side, seed) for side in ("a", "b"))
     spreads: dict[SideName, Spread] = {
-        "b": _spread(translator, a, b, "b"),
-        "a": _spread(translator, b, a, "a"),
+        "b": _spread(translator, a, b, "b", seed),
+        "a": _spread(translator, b, a, "a", seed),
     }
     alone: dict[SideName, Any] = {"a": rows.only_x, "b": rows.only_y}
     ranges, rates = {}, []
     for side, only in alone.items():
         known = _encoded(translator, data[side], np.concatenate([rows.pairs, only]), side, seed)
-        own = translator.decode(known.posterior[:, 0], side)
-        ranges[side] = fit_range(known.values, known.mask, own, known.posterior)
+        ranges[side] = _range(translator, known, {"a": a, "b": b}[side], side, seed)
         rates.append(_rate(known.posterior).reshape(-1, model.latent_dim).sum(axis=0))
     return LinkerFit(
         model=model,
@@ -185,12 +186,52 @@ def _measured(
     )
 
 
-def _spread(translator: Translator, given: Encoded, wanted: Encoded, side: SideName) -> Spread:
+def _spread(
+    translator: Translator, given: Encoded, wanted: Encoded, side: SideName, seed: int
+) -> Spread:
     """Spread of one side about its predictions from the other."""
-    centre = translator.decode(given.posterior[:, 0], side)
-    noise = standard_draws(_DRAWS, given.posterior.shape[2])
-    draws = translator.draws(given.posterior, side, noise)
-    return fit_spread(wanted.values, wanted.mask, draws, centre)
+
+    def predicted(posterior: Array, n_draws: int) -> tuple[Array, Array]:
+        noise = standard_draws(n_draws, posterior.shape[2])
+        centre = translator.decode(posterior[:, 0], side)
+        return translator.draws(posterior, side, noise), centre
+
+    spread = fit_spread(wanted.values, wanted.mask, *predicted(given.posterior, _DRAWS))
+
+    def needed(rows: slice, shown: Mask) -> Array:
+        posterior = _posterior_of(translator, given.values[rows], shown, other_side(side))
+        drawn = predicted(posterior, _FEW_DRAWS)
+        return np.array(
+            [needed_factor(wanted.values[rows], wanted.mask[rows], *drawn, spread.noise)]
+        )
+
+    (growth,) = measure_growth(given.mask, needed, seed)
+    return replace(spread, growth=growth)
+
+
+def _range(
+    translator: Translator, known: Encoded, held_out: Encoded, side: SideName, seed: int
+) -> SideRange:
+    """Range of a side's records, those held out included, and how its bounds grow with gaps."""
+    own = translator.decode(known.posterior[:, 0], side)
+    found = fit_range(known.values, known.mask, own, known.posterior)
+    new = translator.decode(held_out.posterior[:, 0], side)
+    farthest, worst = range_bounds(found, held_out.values, held_out.mask, new, held_out.posterior)
+    found = replace(found, farthest=max(found.farthest, farthest), worst=max(found.worst, worst))
+
+    def bounds(rows: slice, shown: Mask) -> Array:
+        values = np.where(shown, known.values[rows], 0.0)
+        posterior = _posterior_of(translator, values, shown, side)
+        own = translator.decode(posterior[:, 0], side)
+        return np.array(range_bounds(found, values, shown, own, posterior))
+
+    farther, worse = measure_growth(known.mask, bounds, seed)
+    return replace(found, farther=farther, worse=worse)
+
+
+def _posterior_of(translator: Translator, values: Array, shown: Mask, side: SideName) -> Array:
+    """Codes of records of which only part is shown."""
+    return translator.posterior(np.where(shown, values, 0.0), shown, side)
 
 
 def _encoded(

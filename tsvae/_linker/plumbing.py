@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from tsvae._linker.evidence import Encoded
 from tsvae._linker.fit_file import pack, unpack
+from tsvae._linker.gaps import share_known
 from tsvae._linker.linking import LinkerFit
 from tsvae._linker.pairs import Problem
 from tsvae._linker.translator import SideName, other_side
@@ -37,11 +38,14 @@ class Seen:
     signals : Signals
     values : ndarray of shape (N, W, F)
     posterior : ndarray of shape (N, 2, n_latent)
+    known : ndarray of shape (N,)
+        Share of each record's entries.
     """
 
     signals: Signals
     values: Array
     posterior: Array
+    known: Array
 
     @property
     def encoded(self) -> Encoded:
@@ -158,7 +162,8 @@ class LinkerPlumbing(TorchEstimator):
         signals = self._reader().like(data, mask, scale.index, name)
         values = scale.forward(signals.values, signals.mask)
         translator = fitted.translator(self.get_params(deep=False))
-        return Seen(signals, values, translator.posterior(values, signals.mask, side))
+        posterior = translator.posterior(values, signals.mask, side)
+        return Seen(signals, values, posterior, share_known(signals.mask))
 
     # -- writing -----------------------------------------------------------------------------
 

@@ -86,7 +86,7 @@ class LinkerPredicting(LinkerPlumbing):
         translator = fitted.translator(self.get_params(deep=False))
         centre = translator.decode(seen.posterior[:, 0], wanted)
         draws = translator.draws(seen.posterior, wanted, codes)
-        scaled = fitted.spreads[wanted].apply(draws, centre, noise)
+        scaled = fitted.spreads[wanted].apply(draws, centre, noise, seen.known)
         scale = fitted.scales[wanted]
         return scale.inverse(np.clip(scaled, 0.0, 1.0) if scale.scaler.unit else scaled)
 
@@ -186,6 +186,7 @@ class LinkerPredicting(LinkerPlumbing):
                 seen.signals,
                 seen.values[begin : begin + part],
                 seen.posterior[begin : begin + part],
+                seen.known[begin : begin + part],
             )
             drawn = self._drawn(chosen, wanted, codes, noise)
             # Quantiles of a sample that leave out what they say, however few the draws.

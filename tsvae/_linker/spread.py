@@ -7,13 +7,15 @@ held out of training.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Spread", "fit_spread"]
+from tsvae._linker.gaps import Growth
+
+__all__ = ["Spread", "fit_spread", "needed_factor"]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -35,14 +37,21 @@ class Spread:
         Standard deviation, in model units, of what the code does not tell.
     factor : float
         Of noise and of the codes' draws, so that 90 % bands hold 90 % of held-out values.
+    growth : Growth
+        Of the factor, where less is known of the records that predict.
     """
 
     noise: Array
     factor: float
+    growth: Growth = field(default_factory=Growth.none)
 
-    def apply(self, draws: Array, centre: Array, standard: Array) -> Array:
-        """Draws (S, N, W, F) about predictions (N, W, F), widened, with noise of standard size."""
-        spread: Array = centre + self.factor * (draws - centre + standard * self.noise)
+    def apply(self, draws: Array, centre: Array, standard: Array, known: Array) -> Array:
+        """Draws (S, N, W, F) about predictions (N, W, F), widened, with noise of standard size.
+
+        ``known`` (N,): share of the entries that each prediction is from.
+        """
+        factor = self.factor * self.growth.at(known)[:, None, None]
+        spread: Array = centre + factor * (draws - centre + standard * self.noise)
         return spread
 
     def scale(self, draws: Array, centre: Array) -> Array:
@@ -53,12 +62,20 @@ class Spread:
 
     def to_arrays(self) -> dict[str, Array]:
         """Arrays by name."""
-        return {"noise": self.noise, "factor": np.array(self.factor)}
+        return {
+            "noise": self.noise,
+            "factor": np.array(self.factor),
+            "known": self.growth.known,
+            "times": self.growth.times,
+        }
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, Any]) -> Spread:
         """Inverse of :meth:`to_arrays`."""
-        return cls(np.asarray(arrays["noise"], dtype=float), float(arrays["factor"]))
+        noise, known, times = (
+            np.asarray(arrays[name], dtype=float) for name in ("noise", "known", "times")
+        )
+        return cls(noise, float(arrays["factor"]), Growth(known, times))
 
 
 def fit_spread(values: Array, mask: Mask, draws: Array, centre: Array) -> Spread:
@@ -92,8 +109,12 @@ def fit_spread(values: Array, mask: Mask, draws: Array, centre: Array) -> Spread
     overall = np.maximum(overall, 0.05 * square.sum(axis=(0, 1)) / np.maximum(count.sum(axis=0), 1))
     power = (excess.sum(axis=0) + _PRIOR_RECORDS * overall) / (count + _PRIOR_RECORDS)
     noise = np.sqrt(np.maximum(power, _LEAST**2 + 0.01 * overall))
-    relative = (np.sqrt(square) / np.sqrt(drawn + noise**2))[mask]
-    factor = 1.0
-    if len(relative):
-        factor = float(np.clip(np.quantile(relative, _COVERAGE) / _WITHIN, *_FACTORS))
-    return Spread(noise, factor)
+    needed = needed_factor(values, mask, draws, centre, noise)
+    return Spread(noise, float(np.clip(needed, *_FACTORS)))
+
+
+def needed_factor(values: Array, mask: Mask, draws: Array, centre: Array, noise: Array) -> float:
+    """Factor of the spread with which 90 % bands hold 90 % of the values; 1 without any."""
+    drawn = ((draws - centre) ** 2).mean(axis=0)
+    relative = (np.abs(values - centre) / np.sqrt(drawn + noise**2))[mask]
+    return float(np.quantile(relative, _COVERAGE) / _WITHIN) if len(relative) else 1.0
