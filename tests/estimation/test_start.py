@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from tsvae import SVAEForecaster
 from tsvae.estimation import structured
@@ -318,3 +319,19 @@ def test_two_values_are_enough(values):
     rows = pd.DataFrame({"a": values}, index=pd.date_range("2000", periods=len(values), freq="D"))
     found = SVAEForecaster(horizon=3, random_state=0).fit(rows).predict()
     assert found["a"].between(0.9, 2.1).all()
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_the_whole_fit_keeps_to_its_threads(monkeypatch, n_threads):
+    seen, build = [], structured.build_at_start
+
+    def note_threads(*args):
+        seen.append(torch.get_num_threads())
+        return build(*args)
+
+    monkeypatch.setattr(structured, "build_at_start", note_threads)
+    before = torch.get_num_threads()
+    rows = pd.DataFrame({"a": np.arange(40.0)}, index=pd.date_range("2000", periods=40))
+    SVAEForecaster(horizon=2, n_threads=n_threads, random_state=0).fit(rows)
+    assert seen == [n_threads]
+    assert torch.get_num_threads() == before

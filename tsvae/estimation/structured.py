@@ -38,7 +38,7 @@ from tsvae.estimation.window_sizes import cycle_of
 from tsvae.models import SVAE
 from tsvae.nn import get_likelihood
 from tsvae.panel import Panel, PanelIndex, calendar_features, concat
-from tsvae.training import BetaSchedule, Callback, TrainingLog
+from tsvae.training import BetaSchedule, Callback, TrainingLog, pinned_threads
 
 __all__ = ["StructuredFit", "fit_structured"]
 
@@ -135,12 +135,13 @@ def fit_structured(
     panel = problem.target
     check_enough(panel)
     params = resolve_training(params, panel.n_features)
-    fitted = _fit_once(problem, params, seed, callbacks)
-    rows = rows_to_hold_back(panel.lengths, fitted.sizes) if _calibrates(params) else 0
-    if not rows:
-        return fitted
-    earlier = _fit_once(without_last(problem, rows), params, seed, ())
-    found = measure_factors(earlier.engine(params), problem, rows)
+    with pinned_threads(params["n_threads"]):
+        fitted = _fit_once(problem, params, seed, callbacks)
+        rows = rows_to_hold_back(panel.lengths, fitted.sizes) if _calibrates(params) else 0
+        if not rows:
+            return fitted
+        earlier = _fit_once(without_last(problem, rows), params, seed, ())
+        found = measure_factors(earlier.engine(params), problem, rows)
     return replace(fitted, spread=fitted.spread.widened(found.steps, found.factors))
 
 
