@@ -36,7 +36,7 @@ class SVAEForecaster(RegressorMixin, AheadMixin, InsideMixin):
     ----------
     horizon : int, default=24
         Steps ahead that training asks for and ``predict`` gives by default; other horizons need
-        no new fit.
+        no new fit, but are best asked for where the data are short.
     context_length : int, default=512
         Rows of history that a forecast reads; three weeks of hourly data. Shorter data use what
         they have.
