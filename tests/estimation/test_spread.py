@@ -10,7 +10,7 @@ import pytest
 from scipy.special import ndtr
 
 from tsvae import SVAEForecaster
-from tsvae.estimation.calibration import Errors, _fit_shape
+from tsvae.estimation.calibration import Errors, _fit_shape, _step_levels
 from tsvae.estimation.spread import KNOTS, ForecastSpread, step_groups
 from tsvae.models.predictive import NormalPredictive, SamplePredictive
 
@@ -21,12 +21,12 @@ def simulated(draw, n=800, horizon=12, features=3, windows=100.0, seed=0):
     noise = draw(np.random.default_rng(seed), (n, horizon, features))
     past = np.zeros((n, 1, features))
     seen, no_past = np.ones(noise.shape, dtype=bool), np.zeros(past.shape, dtype=bool)
-    return Errors(noise, seen, past, no_past, 10 * windows, windows)
+    return Errors(noise, np.ones(noise.shape), seen, past, no_past, 10 * windows, windows)
 
 
 def shape_of(errors):
     factor = np.ones(errors.standardised.shape)
-    return _fit_shape(ForecastSpread.plain(3, 12), errors, factor, step_groups(12))
+    return _fit_shape(ForecastSpread.plain(3, 12), errors, factor, step_groups(12), np.zeros(12))
 
 
 def normal(rng, shape):
@@ -196,3 +196,31 @@ def test_a_season_of_restless_hours_is_found():
     band = forecaster.predict_interval(coverage=0.9).to_numpy()
     width = band[:, -1] - band[:, 0]
     assert width[:12].mean() > 3.0 * width[12:].mean()
+
+
+def test_levels_of_steps_are_those_of_the_errors_to_expect():
+    scale = np.tile([[1.0, 1.0], [2.0, 2.0], [1.0, 1.0]], (50, 1, 1))
+    scale[::7] *= 30.0  # some windows have gaps
+    found = _step_levels(scale, np.array([4.0, 4.0, 0.0]))
+    np.testing.assert_allclose(found, np.log([2.0, 1.0, 0.5]))
+    errors = simulated(normal)
+    factor = np.ones(errors.standardised.shape)
+    plain = ForecastSpread.plain(3, 12)
+    before = _fit_shape(plain, errors, factor, step_groups(12), np.zeros(12))
+    after = _fit_shape(plain, errors, factor, step_groups(12), np.log(np.full(12, 1.5)))
+    np.testing.assert_allclose(after.log_level, before.log_level + np.log(1.5))
+    np.testing.assert_array_equal(after.table, before.table)
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_intervals_of_an_autoregression_grow_as_its_errors_do(seed):
+    noise = np.random.default_rng(seed).normal(size=800)
+    series = np.zeros(800)
+    for step in range(1, 800):
+        series[step] = 0.8 * series[step - 1] + noise[step]
+    rows = pd.DataFrame({"a": series[100:]}, index=pd.date_range("2000", periods=700))
+    found = SVAEForecaster(horizon=10, random_state=0).fit(rows).predict_interval()
+    width = (found.iloc[:, 1] - found.iloc[:, 0]).to_numpy() / 2
+    exact = 1.645 * np.sqrt(np.cumsum(0.64 ** np.arange(10)))
+    np.testing.assert_allclose(width, exact, rtol=0.2)
+    assert width[-1] / width[0] > 1.35  # exactly 1.66

@@ -21,7 +21,7 @@ from tsvae._records.tensors import filled_batch
 from tsvae._records.working_copy import working_copy
 from tsvae.training import pinned_threads, resolve_device
 
-__all__ = ["Coder"]
+__all__ = ["Coder", "possible_codes"]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -90,7 +90,7 @@ class Coder:
 
             def encode(x: Tensor, seen: Tensor, given: Tensor | None) -> Tensor:
                 found = model.encode(x, seen, **_condition(given))
-                codes = _possible(model, found.mu[:, 0])
+                codes = possible_codes(model, found.mu[:, 0])
                 return model.flatten_codes(codes)  # type: ignore[no-any-return]
 
             return self._batches(encode, model, [values, mask, condition])
@@ -101,7 +101,7 @@ class Coder:
 
             def encode(x: Tensor, seen: Tensor, given: Tensor | None) -> Tensor:
                 found = model.encode(x, seen, **_condition(given))
-                mu = model.flatten_codes(_possible(model, found.mu[:, 0]))
+                mu = model.flatten_codes(possible_codes(model, found.mu[:, 0]))
                 log_var = torch.full_like(mu, -torch.inf)
                 if found.log_var is not None:
                     log_var = model.flatten_codes(found.log_var[:, 0])
@@ -129,7 +129,7 @@ class Coder:
         with self._ready() as model:
 
             def decode(z: Tensor, given: Tensor | None) -> Tensor:
-                z = _possible(model, model.unflatten_codes(z))
+                z = possible_codes(model, model.unflatten_codes(z))
                 x_hat = model.decode(z, **_condition(given)).x_hat
                 return model.expected_values(x_hat)  # type: ignore[no-any-return]
 
@@ -190,7 +190,7 @@ class Coder:
             return codes
 
 
-def _possible(model: Any, codes: Tensor) -> Tensor:
+def possible_codes(model: Any, codes: Tensor) -> Tensor:
     """Codes that records can have: those of a codebook, where the model has one."""
     return model.quantise(codes) if hasattr(model, "codebook") else codes  # type: ignore[no-any-return]
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tsvae._denoiser.coder import possible_codes
 from tsvae._denoiser.denoising import DenoiserFit
 
 __all__ = ["Part", "PartModule", "check_part", "input_names", "make_module", "output_name"]
@@ -95,13 +96,15 @@ class PartModule(nn.Module):
 class _Encode(PartModule):
     def forward(self, signal: Tensor, mask: Tensor, *condition: Tensor) -> Tensor:
         x, seen = self.read(signal, mask)
-        codes = self.model.encode(x, seen, **self.given(condition)).mu[:, 0]
+        found = self.model.encode(x, seen, **self.given(condition)).mu[:, 0]
+        codes = possible_codes(self.model, found)
         return self.model.flatten_codes(codes).to(self.dtype)  # type: ignore[no-any-return]
 
 
 class _Decode(PartModule):
     def forward(self, code: Tensor, *condition: Tensor) -> Tensor:
         z = code.float().reshape(-1, *self.model.latent_shape)  # keeps B free when traced
+        z = possible_codes(self.model, z)
         return self.write(self.model.decode(z, **self.given(condition)).x_hat)
 
 

@@ -272,6 +272,8 @@ class Start(NamedTuple):
         Variables whose short gaps are bridged.
     persists : bool
         Whether forecasts are the last value.
+    errors : ndarray (H,) or None
+        Mean squared errors ahead to expect, in units of ``scale``.
     """
 
     dynamics: LDSParameters | None
@@ -282,6 +284,7 @@ class Start(NamedTuple):
     coupling: Tensor | None = None
     bridged: NDArray[np.bool_] | None = None
     persists: bool = False
+    errors: Array | None = None
 
 
 def start_model(

@@ -37,6 +37,7 @@ _PRIOR_SKEW = 100.0  # and behind a symmetric one
 _PRIOR_LEVEL = 20.0
 _UPPER = -2  # knot of the level 0.95
 _LOG_NO_ERROR = np.log(1e-3)  # beside the model's scale: a constant variable
+_LOG_STEPS = (-np.log(2.0), np.log(2.0))  # of a step's level beside the model's
 _TINY = 1e-12
 
 
@@ -45,7 +46,7 @@ class Errors(NamedTuple):
 
     Attributes
     ----------
-    standardised : ndarray (N, H, F)
+    standardised, scale : ndarray (N, H, F)
     seen : bool ndarray (N, H, F)
     values : ndarray (N, T, F)
         The windows.
@@ -57,6 +58,7 @@ class Errors(NamedTuple):
     """
 
     standardised: Array
+    scale: Array
     seen: Mask
     values: Array
     mask: Mask
@@ -64,12 +66,14 @@ class Errors(NamedTuple):
     windows: float
 
 
-def fit_spread(engine: Engine, problem: Problem, cycle: int = 0) -> ForecastSpread:
+def fit_spread(
+    engine: Engine, problem: Problem, cycle: int = 0, expected: Array | None = None
+) -> ForecastSpread:
     """Fit how forecasts spread to the errors of training windows.
 
     What training errors can tell is kept: how errors grow with the size of what the window shows,
-    how variables differ, and the shape. The level of the model's scale stays, because errors on
-    rows that the model has learned from are too small.
+    how variables differ, and the shape. The level at each step is that of the errors to expect, or
+    of the model's scale: errors on rows that the model has learned from are too small.
 
     Parameters
     ----------
@@ -79,6 +83,8 @@ def fit_spread(engine: Engine, problem: Problem, cycle: int = 0) -> ForecastSpre
         Training data.
     cycle : int, default=0
         Steps of a season by whose phases errors may differ; 0: none.
+    expected : ndarray (H,), optional
+        Mean squared errors ahead on rows that were left out, in units of each variable's scale.
 
     Returns
     -------
@@ -100,7 +106,11 @@ def fit_spread(engine: Engine, problem: Problem, cycle: int = 0) -> ForecastSpre
     if errors.windows >= _FEWEST_WINDOWS:
         found = fit_exponents(errors.standardised, errors.seen, features, groups)
         spread = replace(spread, gamma=float(found[0]), delta=float(found[1]))
-    return _fit_shape(spread, errors, spread.factor(features), groups)
+    steps = np.zeros(horizon)
+    if expected is not None:
+        unit = engine.model.log_scale.detach().exp().cpu().numpy()
+        steps = _step_levels(errors.scale / unit, expected[:horizon])
+    return _fit_shape(spread, errors, spread.factor(features), groups, steps)
 
 
 def _training_errors(engine: Engine, problem: Problem) -> Errors | None:
@@ -129,6 +139,7 @@ def _training_errors(engine: Engine, problem: Problem) -> Errors | None:
     rows = float(panel.lengths.sum()) * width
     return Errors(
         standardised,
+        scale,
         seen,
         histories.values,
         histories.mask,
@@ -143,8 +154,18 @@ def _mean(sizes: Array) -> Array:
     return np.where(known, sizes, 0.0).sum(0) / known.sum(0).clip(1)
 
 
+def _step_levels(scale: Array, expected: Array) -> Array:
+    """Logarithm of errors to expect beside the model's scale ``(N, H, F)``, at each step.
+
+    States that decay by themselves and observation noise cannot make errors grow just as they do.
+    """
+    typical = np.square(np.median(scale, axis=0)).mean(axis=1)
+    ratio = np.maximum(expected, _TINY) / np.maximum(typical, _TINY)
+    return np.clip(0.5 * np.log(ratio), *_LOG_STEPS)
+
+
 def _fit_shape(
-    spread: ForecastSpread, errors: Errors, factor: Array, groups: list[Int]
+    spread: ForecastSpread, errors: Errors, factor: Array, groups: list[Int], steps: Array
 ) -> ForecastSpread:
     """Levels by variable and standardised quantiles of all variables, for each group of steps."""
     narrowed = errors.standardised / factor
@@ -156,7 +177,7 @@ def _fit_shape(
         before, after = (np.log(_rms(part, count)) for part in (plain, own))
         used = (count > 0) & (before > _LOG_NO_ERROR)
         pooled = before[used].mean() if used.any() else 0.0
-        level = weight * (before - pooled) + after - before
+        level = weight * (before - pooled) + after - before + steps[group].mean()
         levels.append(np.where(used, np.clip(level, -LOG_BOUND, LOG_BOUND), 0.0))
         tables.append(_shape((own / _rms(own, count))[seen & used], errors.independent))
     return replace(spread, log_level=np.array(levels), table=np.array(tables))

@@ -126,10 +126,11 @@ def input_effects(
 
 
 class Built(NamedTuple):
-    """A model at its start, and whether its forecasts are the last value."""
+    """A model at its start, whether its forecasts are the last value, and errors to expect."""
 
     model: SVAE
     persists: bool
+    errors: Array | None  # (H,), squared, in units of each variable's scale
 
 
 def build_at_start(
@@ -159,7 +160,7 @@ def build_at_start(
         if start.coupling is not None and model.coupling is not None:
             model.coupling.matrix.copy_(start.coupling)
             model.coupling.bridged.copy_(torch.as_tensor(start.bridged))
-    return Built(model, start.persists)
+    return Built(model, start.persists, start.errors)
 
 
 def _choose_start(
@@ -236,7 +237,8 @@ def fit_start(
         own = common_coupling(fitted, windows.n_features)
     rows = response_rows(waves.ahead, fitted.amplitude)
     errors = measure_errors(seen, rows + rows @ own.matrices)
-    fitted = fitted._replace(errors=_at_least(own.errors, errors, weight))
+    # Steps that are not asked for say nothing about how errors grow over the others.
+    fitted = fitted._replace(errors=_at_least(own.errors, errors, weight)[: ahead.asked])
     start = fitted_start(fitted, own.matrices)
     return Start(
         start.dynamics,
@@ -247,6 +249,7 @@ def fit_start(
         start.coupling,
         bridged,
         bool(np.isinf(fitted.objective.penalty.size)),
+        fitted.errors.numpy(),
     )
 
 

@@ -167,7 +167,7 @@ def _fit_once(
     fixed_seasons = bool(design.angles) if seldom is None else bool(seldom.any())
     start = _start_data(data, effects, filling, panel.index, periods)
     own = dict(settings)  # as the second model's begin
-    model, persists = build_at_start(start, sizes, settings, params, fixed_seasons)
+    model, persists, errors = build_at_start(start, sizes, settings, params, fixed_seasons)
     anchored = None
     if not persists and takes_two(params, start, sizes):
         anchored = fit_anchored(start, sizes, own, params, fixed_seasons)
@@ -192,7 +192,8 @@ def _fit_once(
     if engine.draws_forecasts:
         return fitted
     cycle = cycle_of(periods, sizes.context)
-    return replace(fitted, spread=fit_spread(engine, problem, cycle))
+    expected = errors if anchored is None else None
+    return replace(fitted, spread=fit_spread(engine, problem, cycle, expected))
 
 
 def _learn_filling(
