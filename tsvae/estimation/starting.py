@@ -23,7 +23,7 @@ from tsvae.estimation.building import (
     set_bank,
     start_model,
 )
-from tsvae.estimation.fit_windows import FitWindows
+from tsvae.estimation.fit_windows import FitWindows, history_rows
 from tsvae.estimation.history_filling import Shown
 from tsvae.estimation.moments import has_many_windows, variable_weights, window_moments
 from tsvae.estimation.seasons import has_effect, has_seasons
@@ -243,7 +243,7 @@ def fit_start(
     return Start(
         start.dynamics,
         start.bank,
-        _error_scale(errors, weight, spread.noise),
+        _error_scale(errors[:, : ahead.asked], weight, spread.noise),
         start.noise_scale,
         max(float(mask.sum()), STRENGTH),
         start.coupling,
@@ -264,15 +264,17 @@ class _Ahead(NamedTuple):
 def _steps_ahead(lengths: NDArray[np.int64], sizes: Sizes, periods: Sequence[float]) -> _Ahead:
     """Choose how far ahead to fit: a bank that is fitted to few steps bends off after them.
 
-    Steps that are not asked for take part where data hold few windows, and few directions are told
-    by the others.
+    Steps that are not asked for take part where the data hold no history with them side by side,
+    and few directions are told by the others.
     """
     longest = int(lengths.max())
     season = min(int(np.ceil(max(periods, default=1.0))), longest // _SHORT)
     inside = max(sizes.horizon, season)
     asked = max(inside, min(sizes.asked, longest // _FEWEST_FUTURES))
     further = max(asked, min(_FURTHER * sizes.asked, longest // _FEWEST_FUTURES))
-    return _Ahead(inside, asked, asked if has_many_windows(lengths, sizes, further) else further)
+    if lengths.sum() >= history_rows(sizes) + further:
+        further = asked
+    return _Ahead(inside, asked, further)
 
 
 def _at_least(expected: Tensor, errors: np.ndarray, weight: np.ndarray) -> Tensor:

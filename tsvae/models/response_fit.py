@@ -192,9 +192,9 @@ def _fit(
 
 
 def _weights(errors: Tensor, future: Tensor, counts: Tensor) -> Tensor:
-    """Weights of the steps ahead: inverse errors, as in a likelihood; mean 1."""
+    """Weights of the steps ahead: inverse errors, as in a likelihood; mean 1 where asked for."""
     inverse = counts / _positive(errors, future)
-    return inverse / inverse.mean()
+    return inverse * (counts > _FURTHER).sum() / inverse.sum()
 
 
 def _positive(errors: Tensor, future: Tensor) -> Tensor:
