@@ -220,7 +220,7 @@ def _range(
     found = replace(found, farthest=max(found.farthest, farthest), worst=max(found.worst, worst))
 
     def bounds(rows: slice, shown: Mask) -> Array:
-        values = np.where(shown, known.values[rows], 0.0)
+        values = known.values[rows]
         posterior = _posterior_of(translator, values, shown, side)
         own = translator.decode(posterior[:, 0], side)
         return np.array(range_bounds(found, values, shown, own, posterior))
