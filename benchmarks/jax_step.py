@@ -8,7 +8,10 @@ https://github.com/hbendekgey/SVAE-Implicit; it needs an environment of its own,
         "numpy<2" "scipy<1.13"
 
 Both run on this machine and take turns, a few steps each: theirs compiled, on all cores, with its
-associative scan and with its own sequential scan put in place; ours on one thread and on two.
+associative scan and with its own sequential scan put in place; ours on one thread and on two. The
+networks are the same: dense layers with residual connections between layers of one width, their
+layer norms, and nothing else. Our default networks, which also take the mask as input and have
+linear paths beside them, stand in a column of their own.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,13 +30,23 @@ from _common import write_report
 from _speed_steps import SETTINGS, Setting, Trainer, make_batch, make_model
 from _speed_timing import Table, ms, progress, verdict
 
+from tsvae.models import SVAE
+from tsvae.nn import SigmaDecoder, SigmaEncoder
+from tsvae.nn.dense import DenseBlock
+
 SCANS = ("associative", "sequential")
+THREADS = (1, 2)
+# Threads of the process whose turn ended run on for a while, a tenth of a second in JAX.
+REST_S = 0.5
 NOTES = (
     "Complete data, dense transition, encoder 4 x 128 and decoder 4 x 256 units, one sample; "
     "forward, backward and update. Wall milliseconds a step, medians over turns; ratios are "
-    "medians of the ratios within a turn, of the better of our two columns. JAX: compiled, on all "
-    "cores; its first step, which compiles, stands apart. Its models use an associative scan; its "
-    "sequential scan, which does the same, was put in place of it."
+    "medians of the ratios within a turn, of the better of our columns of 1 and 2 threads. JAX: "
+    "compiled, on all cores; its first step, which compiles, stands apart. Its models use an "
+    "associative scan; its sequential scan, which does the same, was put in place of it. Both have "
+    "the same dense networks with layer norms. Our default networks (mask as input, projection "
+    "around the first layer, linear paths of encoder and decoder) are the last two columns: they "
+    "do about twice the work in the networks. Half a second of rest lies between turns."
 )
 
 
@@ -62,6 +76,30 @@ class Peer:
         return float(answer[0]), float(answer[1])
 
 
+def with_their_networks(model: SVAE, setting: Setting) -> SVAE:
+    """Put networks like those of the peer in place of the default ones."""
+    features, latent_dim = setting.n_features, setting.latent_dim
+    model.encoder = SigmaEncoder(
+        features,
+        latent_dim,
+        hidden_sizes=(128,) * 4,
+        mask_input=False,
+        skip=False,
+        layer_norm=True,
+    )
+    model.decoder = SigmaDecoder(
+        latent_dim, features, hidden_sizes=(256,) * 4, skip=False, layer_norm=True
+    )
+    for network in (model.encoder.network, model.decoder.network):
+        assert network is not None
+        given = network.blocks[0].linear
+        network.blocks[0] = first = DenseBlock(
+            given.in_features, given.out_features, residual=False
+        )
+        first.reset_parameters()
+    return model
+
+
 class Row(NamedTuple):
     """Milliseconds of every turn."""
 
@@ -70,6 +108,7 @@ class Row(NamedTuple):
     first_ms: float
     theirs: dict[str, list[float]]  # by scan
     ours: dict[int, list[float]]  # by threads
+    default: dict[int, list[float]]  # the same, our default networks
 
     def ratio(self, scan: str) -> float:
         return max(
@@ -90,33 +129,43 @@ class Row(NamedTuple):
             for scan, limit in self.limits.items()
             for cell in (f"{self.ratio(scan):.1f}", f">= {limit:g}")
         ]
-        times = [ms(float(np.median(t))) for t in (*self.theirs.values(), *self.ours.values())]
+        columns = (self.theirs, self.ours, self.default)
+        times = [ms(float(np.median(t))) for column in columns for t in column.values()]
         waits = [f"{self.compile_ms / 1000:.0f}", f"{self.first_ms / 1000:.2f}"]
         return [str(self.setting), *asked, verdict(self.holds), *times, *waits]
 
 
 HEADER = [
     "B, T, F, D", "JAX / ours", "limit", "JAX sequential / ours", "limit", "holds", "JAX, ms",
-    "sequential, ms", "ours, 1 thread, ms", "ours, 2 threads, ms", "JAX compiles, s",
-    "our first step, s",
+    "sequential, ms", "ours, 1 thread, ms", "ours, 2 threads, ms", "default networks, 1 thread, ms",
+    "default networks, 2 threads, ms", "JAX compiles, s", "our first step, s",
 ]  # fmt: skip
 
 
 def measure(peers: dict[str, Peer], setting: Setting, turns: int) -> Row:
     batch = make_batch(setting, 0.0, 0)
-    trainers = {n: Trainer(make_model(setting, None, 0), batch, n) for n in (1, 2)}
-    first = trainers[1].run(2).wall[0]
+
+    def trainers(same: bool) -> dict[int, Trainer]:
+        models = {n: make_model(setting, None, 0) for n in THREADS}
+        if same:
+            models = {n: with_their_networks(model, setting) for n, model in models.items()}
+        return {n: Trainer(model, batch, n) for n, model in models.items()}
+
+    ours, default = trainers(True), trainers(False)
+    first = ours[1].run(2).wall[0]
     steps = max(1, round(2000 / setting.jax_ms))
     compiles = {scan: peer.run(setting, 1)[1] for scan, peer in peers.items()}
-    row = Row(
-        setting, compiles[SCANS[0]], first, {scan: [] for scan in peers}, {n: [] for n in trainers}
-    )
+    times: list[dict[int, list[float]]] = [{n: [] for n in THREADS} for _ in range(2)]
+    row = Row(setting, compiles[SCANS[0]], first, {scan: [] for scan in peers}, *times)
     for _ in range(turns):
         for scan, peer in peers.items():
+            time.sleep(REST_S)
             row.theirs[scan].append(peer.run(setting, steps)[0])
-        for n, trainer in trainers.items():
-            torch.set_num_threads(n)
-            row.ours[n].append(float(np.mean(trainer.run(1 + max(3, steps)).wall[1:])))
+        for kind, found in ((ours, row.ours), (default, row.default)):
+            time.sleep(REST_S)
+            for n, trainer in kind.items():
+                torch.set_num_threads(n)
+                found[n].append(float(np.mean(trainer.run(1 + max(3, steps)).wall[1:])))
     progress(f"{setting}: " + ", ".join(f"{scan} {row.ratio(scan):.1f}" for scan in peers))
     return row
 

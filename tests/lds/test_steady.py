@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tsvae import lds
-from tsvae.lds import filtering, joint_elimination, scans, small_recursions, steady
+from tsvae.lds import filtering, joint_elimination, scans, small_recursions, steady, stepping
 from tsvae.lds.scans import affine_loop, congruence_loop
 from tsvae.lds.steady import Run, common_runs, constant_affine, equal_runs, mirrored
 
@@ -104,6 +104,27 @@ def test_settled_covariances_equal_unsettled_ones(monkeypatch, slow):
     want = outcome(params, potentials)
     for one, two in zip(got, want, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_matrix_of_few_steps_settles_too(oracle, monkeypatch, dtype):
+    """A look at one matrix on the host is cheap."""
+    steps, factors = 24, []
+    given = [oracle.cast(part, dtype) for part in problem(steps, 12, slow=0.9, precision=30.0)]
+    once = stepping.InverseRoots.__call__
+
+    def counted(self, step):
+        factors.append(step)
+        return once(self, step)
+
+    monkeypatch.setattr(stepping.InverseRoots, "__call__", counted)
+    got = outcome(*given)
+    assert 0 < len(factors) < steps - 6
+    monkeypatch.setattr(joint_elimination, "equal_runs", lambda *values: [])
+    want = outcome(*given)
+    tolerance = 2e-6 if dtype == torch.float32 else 1e-11
+    for one, two in zip(got, want, strict=True):
+        assert oracle.relative(one.detach(), two.detach()) <= tolerance
 
 
 def test_float32_of_slow_states_takes_float64_inside(oracle):

@@ -30,12 +30,14 @@ from torch import Tensor
 
 from tsvae.lds.linalg import identity_like
 from tsvae.lds.memory import empty
-from tsvae.lds.steady import SETTLING_FROM, Run, Settling, equal_runs
-from tsvae.lds.stepping import HostSteps, InverseRoots, kind_of_steps
+from tsvae.lds.steady import SHORTEST, WATCH, Run, Settling, Watch, equal_runs
+from tsvae.lds.stepping import HostSteps, InverseRoots, TensorSteps, kind_of_steps
 
 # float32 is enough where squared pivots of M are at least this share of the largest entry of Q^-1:
 # rounding of the difference Omega then stays below 1e-4 of M.
 LEAST_SHARE = 1e-3
+# A look at a state costs several steps of tensors, but a fraction of one step on the host.
+_WATCHES = {HostSteps: Watch(SHORTEST, 2), TensorSteps: WATCH}
 # Numbers and steps of a block.
 BLOCK = 1 << 18
 WIDTH = 32
@@ -196,7 +198,9 @@ def _run_elimination(given: JointPrecision, work: Elimination) -> None:
     totals, inverses = steps.views(work.totals), steps.views(work.inverses)
     turned, turned_t = steps.views(work.turned), steps.views(work.turned.mT)
     omegas = None if work.omegas is None else steps.views(work.omegas)
-    settling = Settling(_runs(given, blocks), dtype, _tolerance(given.potential.dtype))
+    watch = _WATCHES[steps]
+    runs = _runs(given, blocks, watch.shortest)
+    settling = Settling(runs, dtype, _tolerance(given.potential.dtype), watch)
     work.restart()
     step = at = loaded = 0
     while step < n_steps:
@@ -222,7 +226,7 @@ def _run_elimination(given: JointPrecision, work: Elimination) -> None:
             if not work.single(at):
                 work.broken.fill_(True)
         steps.product(inverses[at], towards, out=turned[at])
-        end = settling.stop(work.inverses[at]) if settling.looks(step) else None
+        end = settling.stop(inverses[at]) if settling.looks(step) else None
         at, step = at + 1, step + 1
         if end is not None:
             work.runs.append(Run(step - 1, end))
@@ -277,10 +281,10 @@ def _constants(given: JointPrecision, dtype: torch.dtype, whole: bool) -> _Const
     return _Constants(initial, arriving, coupling, leaving, excess, whole)
 
 
-def _runs(given: JointPrecision, blocks: _Constants) -> list[Run]:
+def _runs(given: JointPrecision, blocks: _Constants, shortest: int) -> list[Run]:
     """Find runs of equal blocks H_tt; the last step, which nothing follows, ends them."""
     inner = slice(0, given.followed.shape[0] - 1)
-    if inner.stop < SETTLING_FROM:
+    if inner.stop < shortest:
         return []
     if blocks.excess is None:
         return equal_runs(given.potential[inner])

@@ -16,12 +16,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-CHECK_EVERY = 4  # steps between two looks at whether a recursion has settled
 SHORTEST = 12  # a run of fewer steps is not worth the search
 SETTLING_FROM = 32  # most recursions need 16 steps and more, and looking costs several
 CHUNKED_FROM = 48  # likewise for chunks
@@ -85,10 +85,28 @@ def mirrored(runs: list[Run], n_steps: int) -> list[Run]:
     return [Run(n_steps - run.stop, n_steps - run.start) for run in reversed(runs)]
 
 
+class Watch(NamedTuple):
+    """How closely a recursion is watched.
+
+    Attributes
+    ----------
+    shortest : int
+        Steps of a run that is worth it.
+    every : int
+        Steps between two looks.
+    """
+
+    shortest: int = SETTLING_FROM
+    every: int = 4
+
+
+WATCH = Watch()
+
+
 class Settling:
     """Watches one recursion and says when the rest of a run may be filled in.
 
-    The change over ``CHECK_EVERY`` steps shrinks geometrically, so what is still to come is about
+    The change between two looks shrinks geometrically, so what is still to come is about
     change * q / (1 - q), q being the ratio of the last two changes; it must be below ``tolerance``
     of the largest entry, matrix by matrix. Changes at rounding level count as settled.
 
@@ -99,12 +117,20 @@ class Settling:
         Of the recursion's states; sets the tolerance unless it is given.
     tolerance : float, optional
         1e-6 in float32, 1e-13 in float64.
+    watch : Watch, optional
     """
 
-    def __init__(self, runs: list[Run], dtype: torch.dtype, tolerance: float | None = None) -> None:
-        self.starts = {run.start: run for run in runs if run.stop - run.start >= SETTLING_FROM}
+    def __init__(
+        self,
+        runs: list[Run],
+        dtype: torch.dtype,
+        tolerance: float | None = None,
+        watch: Watch = WATCH,
+    ) -> None:
+        self.every = watch.every
+        self.starts = {run.start: run for run in runs if run.stop - run.start >= watch.shortest}
         self.run: Run | None = None
-        self.past: Tensor | None = None
+        self.past: Any = None
         self.change: list[float] | None = None
         self.rounding = 4.0 * torch.finfo(dtype).eps
         default = 1e-6 if dtype == torch.float32 else 1e-13
@@ -115,23 +141,21 @@ class Settling:
         if step in self.starts:
             self.run, self.past, self.change = self.starts[step], None, None
         run = self.run
-        return run is not None and step < run.stop - 1 and (step - run.start) % CHECK_EVERY == 0
+        return run is not None and step < run.stop - 1 and (step - run.start) % self.every == 0
 
-    def stop(self, state: Tensor) -> int | None:
-        """End of the run if its remaining steps equal ``state (N, K, K)``, else None.
+    def stop(self, state: Any) -> int | None:
+        """End of the run if its remaining steps equal ``state``, else None.
 
-        To be asked where ``looks(step)``.
+        To be asked where ``looks(step)``. A state is a tensor ``(N, K, K)``, or one matrix as an
+        array ``(K, K)``.
         """
         if self.run is None:
             return None
-        settled = self.past is not None and self._settled(state, self.past)
-        self.past = state.clone()
+        settled = self.past is not None and self._settled(_changes(state, self.past))
+        self.past = state.clone() if isinstance(state, Tensor) else state.copy()
         return self.run.stop if settled else None
 
-    def _settled(self, state: Tensor, past: Tensor) -> bool:
-        moved = torch.stack((state - past, state)).abs().amax((-2, -1))
-        changes, scales = moved.tolist()
-        change = [a / max(b, TINY) for a, b in zip(changes, scales, strict=True)]
+    def _settled(self, change: list[float]) -> bool:
         before, self.change = self.change, change
         if before is None:
             return all(value <= self.rounding for value in change)
@@ -143,6 +167,15 @@ class Settling:
             return True
         ratio = min(change / max(before, TINY), 0.999999)
         return change * ratio <= self.tolerance * (1.0 - ratio)
+
+
+def _changes(state: Any, past: Any) -> list[float]:
+    """Largest change of every matrix, relative to its largest entry."""
+    if isinstance(state, Tensor):
+        changes, scales = torch.stack((state - past, state)).abs().amax((-2, -1)).tolist()
+    else:
+        changes, scales = ([float(np.abs(x).max())] for x in (state - past, state))
+    return [a / max(b, TINY) for a, b in zip(changes, scales, strict=True)]
 
 
 class Steps:
