@@ -17,6 +17,7 @@ linear paths beside them, stand in a column of their own.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from tsvae.models import SVAE
 from tsvae.nn import SigmaDecoder, SigmaEncoder
 from tsvae.nn.dense import DenseBlock
 
+REPORT = "speed_jax"
 SCANS = ("associative", "sequential")
 THREADS = (1, 2)
 # Threads of the process whose turn ended run on for a while, a tenth of a second in JAX.
@@ -170,29 +172,55 @@ def measure(peers: dict[str, Peer], setting: Setting, turns: int) -> Row:
     return row
 
 
+def _reported(folder: Path) -> dict[int, Row]:
+    """Rows of the report that is there."""
+    path = folder / f"{REPORT}.json"
+    if not path.is_file():
+        return {}
+    places = {setting[:4]: at for at, setting in enumerate(SETTINGS)}
+    rows = {}
+    for given in json.loads(path.read_text())["rows"]:
+        at = places[tuple(given["setting"])]
+        times = {
+            name: {int(n): values for n, values in given[name].items()}
+            for name in ("ours", "default")
+        }
+        rows[at] = Row(**given | times | {"setting": SETTINGS[at]})
+    return rows
+
+
 def main() -> int:
     reports = Path(__file__).resolve().parents[1] / "docs" / "benchmarks"
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkout", type=Path, required=True, help="of SVAE-Implicit")
     parser.add_argument("--python", required=True, help="interpreter of its environment")
     parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument(
+        "--rows",
+        type=int,
+        nargs="+",
+        default=range(len(SETTINGS)),
+        help="of the table, from 0; the report keeps the others",
+    )
     parser.add_argument("--output", type=Path, default=reports, help="folder of the report")
     parser.add_argument("--no-write", action="store_true", help="print only")
     options = parser.parse_args()
     peers = {scan: Peer(options.python, options.checkout, scan) for scan in SCANS}
-    rows = [measure(peers, setting, options.turns) for setting in SETTINGS]
+    found = {at: measure(peers, SETTINGS[at], options.turns) for at in options.rows}
+    known = {} if options.no_write else _reported(options.output)
+    rows = [row for _, row in sorted((known | found).items())]
     table = Table("", HEADER, [row.cells() for row in rows])
     print(f"{table.format(markdown=False)}\n\n{NOTES}")
     if not options.no_write:
         # The report names the command, not the folders of this machine.
         sys.argv[1:] = ["--checkout", "FOLDER", "--python", "INTERPRETER"]
-        sys.argv += ["--turns", str(options.turns)]
+        sys.argv += ["--turns", str(options.turns), "--rows", *map(str, options.rows)]
         results: list[dict[str, Any]] = [
             row._asdict() | {"setting": row.setting[:4]} for row in rows
         ]
         write_report(
             options.output,
-            "speed_jax",
+            REPORT,
             title="A training step beside the public JAX implementation",
             table=table.format(markdown=True),
             notes=NOTES,

@@ -20,6 +20,7 @@ AUGMENTATIONS = st.builds(
     noise_scale=st.sampled_from([0.0, 0.5]),
     shuffle=st.booleans(),
     shared=st.booleans(),
+    varied=st.booleans(),
 )
 
 
@@ -139,3 +140,13 @@ def test_the_future_is_hidden_with_its_probability():
 def test_bad_settings_are_named(name, value):
     with pytest.raises(ValueError, match=f"{name} must be .*got {value}"):
         Augmentation(**{name: value})
+
+
+def test_varied_shares_differ_between_series():
+    hidden = hidden_entries((400, 300, 1), 0.4, generator(), varied=True)
+    share = hidden.double().mean((1, 2))
+    assert 0.38 < share.mean() < 0.42
+    assert 0.13 < share.amin() < 0.26 < 0.54 < share.amax() < 0.67
+    assert abs(share.std() - 0.4 / 12**0.5) < 0.015  # evenly spread over the range
+    plain = hidden_entries((400, 300, 1), 0.4, generator()).double().mean((1, 2))
+    assert plain.std() < 0.035

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tsvae._denoiser.completion import complete_records
 from tsvae._records.tensors import filled_batch
 from tsvae._records.working_copy import working_copy
 from tsvae.training import pinned_threads, resolve_device
@@ -42,12 +43,15 @@ class Coder:
     n_threads : int or None
     double : bool
         Compute in float64.
+    gapless : bool, default=False
+        Whether the model has never seen a gap: it then fills gaps before it reads records.
     """
 
     model: Any
     device: str
     n_threads: int | None
     double: bool
+    gapless: bool = False
 
     @property
     def batch_size(self) -> int:
@@ -84,12 +88,20 @@ class Coder:
             parts.append(result.detach().cpu().to(torch.float64).numpy())
         return np.concatenate(parts) if parts else np.zeros((0,))
 
+    def _readable(
+        self, model: Any, x: Tensor, seen: Tensor, given: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Give records as the model can read them."""
+        if not self.gapless or bool(seen.all()):
+            return x, seen
+        return complete_records(model, x, seen, _condition(given))
+
     def codes(self, values: Array, mask: Mask, condition: Array | None) -> Array:
         """Posterior means, flat, ``(N, n_latent)``."""
         with self._ready() as model:
 
             def encode(x: Tensor, seen: Tensor, given: Tensor | None) -> Tensor:
-                found = model.encode(x, seen, **_condition(given))
+                found = model.encode(*self._readable(model, x, seen, given), **_condition(given))
                 codes = possible_codes(model, found.mu[:, 0])
                 return model.flatten_codes(codes)  # type: ignore[no-any-return]
 
@@ -100,7 +112,7 @@ class Coder:
         with self._ready() as model:
 
             def encode(x: Tensor, seen: Tensor, given: Tensor | None) -> Tensor:
-                found = model.encode(x, seen, **_condition(given))
+                found = model.encode(*self._readable(model, x, seen, given), **_condition(given))
                 mu = model.flatten_codes(possible_codes(model, found.mu[:, 0]))
                 log_var = torch.full_like(mu, -torch.inf)
                 if found.log_var is not None:
@@ -140,6 +152,7 @@ class Coder:
         with self._ready() as model:
 
             def reconstruct(x: Tensor, seen: Tensor, given: Tensor | None) -> Tensor:
+                x, seen = self._readable(model, x, seen, given)
                 x_hat = model(x, mask=seen, **_condition(given)).x_hat[:, 0]
                 return model.expected_values(x_hat)  # type: ignore[no-any-return]
 
@@ -151,7 +164,8 @@ class Coder:
 
             def surprise(x: Tensor, seen: Tensor, asked: Tensor, given: Tensor | None) -> Tensor:
                 asked = asked & seen
-                x_hat = model(x, mask=seen & ~asked, **_condition(given)).x_hat
+                whole, read = self._readable(model, x, seen & ~asked, given)
+                x_hat = model(whole, mask=read, **_condition(given)).x_hat
                 return model.observation.log_prob(x, x_hat, asked)[:, 0]  # type: ignore[no-any-return]
 
             return self._batches(surprise, model, [values, mask, hidden, condition])
@@ -161,7 +175,8 @@ class Coder:
         with self._ready() as model:
 
             def density(x: Tensor, seen: Tensor, given: Tensor | None) -> Tensor:
-                x_hat = model(x, mask=seen, **_condition(given)).x_hat
+                whole, read = self._readable(model, x, seen, given)
+                x_hat = model(whole, mask=read, **_condition(given)).x_hat
                 return model.observation.log_prob(x, x_hat, seen)[:, 0]  # type: ignore[no-any-return]
 
             return self._batches(density, model, [values, mask, condition])

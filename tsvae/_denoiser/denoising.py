@@ -65,6 +65,8 @@ class DenoiserFit:
     window : int or None
     supervised : bool
         Whether there were clean targets.
+    gapless : bool
+        Whether training showed no gap and hid no entry.
     conditions : ConditionCoder or None
     density : CodeDensity
     residuals : ResidualNoise
@@ -80,6 +82,7 @@ class DenoiserFit:
     index: RecordIndex | PanelIndex
     window: int | None
     supervised: bool
+    gapless: bool
     conditions: ConditionCoder | None
     density: CodeDensity
     residuals: ResidualNoise
@@ -90,7 +93,7 @@ class DenoiserFit:
     def coder(self, params: Parameters) -> Coder:
         """Model ready for batched passes."""
         double = self.design.n_steps < _SHORT_FOR_DOUBLE
-        return Coder(self.model, params["device"], params["n_threads"], double)
+        return Coder(self.model, params["device"], params["n_threads"], double, self.gapless)
 
 
 def fit_denoiser(
@@ -121,7 +124,7 @@ def fit_denoiser(
     n_conditions = 0 if problem.conditions is None else problem.conditions.n_outputs
     design = design_model(params, signals.steps, signals.values.shape[2], n_conditions)
     scaler = _scaler(problem, design, params)
-    training = _training_signals(problem, scaler)
+    training = _training_signals(problem, scaler, design)
     generator = torch.Generator().manual_seed(seed)
     model = build_model(design, networks, generator)
     log = fit_model(model, training, params, generator, callbacks)
@@ -133,6 +136,7 @@ def fit_denoiser(
         index=_without_rows(signals),
         window=signals.window,
         supervised=problem.clean is not None,
+        gapless=not hides_entries(params, problem.clean is not None) and not _has_gaps(training),
         conditions=problem.conditions,
         density=None,  # type: ignore[arg-type]
         residuals=None,  # type: ignore[arg-type]
@@ -210,7 +214,7 @@ def _scaler(problem: Problem, design: Design, params: Parameters) -> SignalScale
     return scaler if clean is None else scaler.told_by(clean.values, clean.mask)
 
 
-def _training_signals(problem: Problem, scaler: SignalScaler) -> TrainingSignals:
+def _training_signals(problem: Problem, scaler: SignalScaler, design: Design) -> TrainingSignals:
     signals, clean = problem.signals, problem.clean
     index = signals.index
     return TrainingSignals(
@@ -221,7 +225,14 @@ def _training_signals(problem: Problem, scaler: SignalScaler) -> TrainingSignals
         clean=None if clean is None else scaler.forward(clean.values, clean.mask),
         clean_mask=None if clean is None else clean.mask,
         conditions=problem.given,
+        dense=design.architecture == "mlp",
     )
+
+
+def _has_gaps(training: TrainingSignals) -> bool:
+    """Whether an entry is missing inside a series."""
+    inside = np.arange(training.mask.shape[1]) < training.lengths[:, None]
+    return not bool(training.mask[inside].all())
 
 
 def _examined(signals: Signals, seed: int) -> Windows:

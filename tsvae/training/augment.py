@@ -47,7 +47,11 @@ def observed_lengths(mask: Tensor) -> Tensor:
 
 
 def hidden_entries(
-    shape: tuple[int, int, int], fraction: float, generator: torch.Generator
+    shape: tuple[int, int, int],
+    fraction: float,
+    generator: torch.Generator,
+    *,
+    varied: bool = False,
 ) -> Tensor:
     """Hide single entries at random.
 
@@ -59,13 +63,19 @@ def hidden_entries(
         Probability that an entry is hidden.
     generator : torch.Generator
         Source of randomness.
+    varied : bool, default=False
+        Draw a probability for each series, evenly from half of ``fraction`` to three halves.
 
     Returns
     -------
     Tensor of bool, of that shape
         True = hidden; on the generator's device.
     """
-    return torch.rand(shape, generator=generator, device=generator.device) < fraction
+    share: float | Tensor = fraction
+    if varied:
+        one = torch.rand((shape[0], 1, 1), generator=generator, device=generator.device)
+        share = ((0.5 + one) * fraction).clamp(max=0.5 * (1.0 + fraction))  # some stay in sight
+    return torch.rand(shape, generator=generator, device=generator.device) < share
 
 
 def hidden_blocks(
@@ -172,6 +182,9 @@ class Augmentation:
         Put the steps of each window in random order (a control that destroys all dynamics).
     shared : bool, default=True
         One pattern of hidden entries for the whole batch.
+    varied : bool, default=False
+        ``random_fraction`` is the mean of a probability of each series, see
+        :func:`hidden_entries`: what is learned then holds for records with few gaps and with many.
 
     Examples
     --------
@@ -190,6 +203,7 @@ class Augmentation:
     noise_scale: float = 0.0
     shuffle: bool = False
     shared: bool = True
+    varied: bool = False
 
     def __post_init__(self) -> None:
         for name in ("random_fraction", "future_probability"):
@@ -245,7 +259,7 @@ class Augmentation:
         size = (1, *shape[1:]) if self.shared else shape
         hidden = torch.zeros(size, dtype=torch.bool, device=generator.device)
         if self.random_fraction:
-            hidden |= hidden_entries(size, self.random_fraction, generator)
+            hidden |= hidden_entries(size, self.random_fraction, generator, varied=self.varied)
         if self.n_blocks and self.block_length:
             hidden |= hidden_blocks(size, self.n_blocks, self.block_length, generator)
         if self.future_steps and self._draws_future(generator):
