@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tsvae import VAEDenoiser
+from tsvae._denoiser import coder
 
 T = 24
 RNG = np.random.default_rng(0)
@@ -60,8 +61,21 @@ def test_codes_are_those_of_the_whole_record(plain):
 
 
 def test_a_record_does_not_depend_on_those_beside_it(plain):
-    mixed = np.concatenate([NEW[:3], GAPPY[3:6]])
-    np.testing.assert_allclose(plain.reconstruct(mixed)[3:], plain.reconstruct(GAPPY[3:6]))
+    mixed = np.concatenate([NEW[:3], GAPPY[3:6], np.full((1, T), np.nan)])
+    found = plain.reconstruct(mixed)
+    np.testing.assert_array_equal(found[:3], plain.reconstruct(NEW[:3]))
+    np.testing.assert_array_equal(found[3:6], plain.reconstruct(GAPPY[3:6]))
+    np.testing.assert_array_equal(found[6:], plain.reconstruct(mixed[6:]))
+
+
+def test_complete_records_take_one_pass(plain, monkeypatch):
+    def refuse(*given):
+        raise AssertionError
+
+    monkeypatch.setattr(coder, "complete_records", refuse)
+    plain.reconstruct(NEW[:3])  # the batch is filled up by empty records
+    with pytest.raises(AssertionError):
+        plain.reconstruct(GAPPY[:3])
 
 
 def test_clean_targets_leave_gaps_unseen_too():

@@ -92,9 +92,12 @@ class Coder:
         self, model: Any, x: Tensor, seen: Tensor, given: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Give records as the model can read them."""
-        if not self.gapless or bool(seen.all()):
+        some = seen.flatten(1).any(1)
+        if not self.gapless or bool((seen.flatten(1).all(1) == some).all()):
             return x, seen
-        return complete_records(model, x, seen, _condition(given))
+        whole, everything = complete_records(model, x, seen, _condition(given))
+        some = some.view(-1, 1, 1)  # others are empty, or fill up a batch
+        return torch.where(some, whole, x), everything & some
 
     def codes(self, values: Array, mask: Mask, condition: Array | None) -> Array:
         """Posterior means, flat, ``(N, n_latent)``."""
