@@ -6,6 +6,7 @@ import copy
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tsvae import VAEDenoiser
@@ -89,6 +90,23 @@ def test_models_that_know_gaps_read_them():
     some = CLEAN.copy()
     some[0, 3] = np.nan
     assert not fitted(max_epochs=1, self_supervision=None).fit(some)._fit.gapless
+
+
+def test_padding_is_a_gap_that_training_shows():
+    """Series of unequal lengths as records: the ends of shorter ones are missing."""
+
+    def panel(lengths):
+        rows = [(i, t, CLEAN[i, t]) for i, length in enumerate(lengths) for t in range(length)]
+        return pd.DataFrame(rows, columns=["series", "time", "x"]).set_index(["series", "time"])
+
+    def gapless(lengths, **settings):
+        estimator = fitted(max_epochs=1, self_supervision=None, **settings)
+        return estimator.fit(panel(lengths))._fit.gapless
+
+    assert gapless([T] * 30)
+    assert not gapless([T] * 29 + [T - 5])
+    assert gapless([T] * 29 + [T - 5], window=8)
+    assert not gapless([T] * 29 + [6], window=8)
 
 
 def test_a_file_keeps_it(plain, tmp_path):

@@ -230,9 +230,10 @@ def _training_signals(problem: Problem, scaler: SignalScaler, design: Design) ->
 
 
 def _has_gaps(training: TrainingSignals) -> bool:
-    """Whether an entry is missing inside a series."""
+    """Whether windows lack entries: inside of series, or because a series is shorter."""
     inside = np.arange(training.mask.shape[1]) < training.lengths[:, None]
-    return not bool(training.mask[inside].all())
+    shorter = (training.lengths < training.window).any()
+    return bool(shorter or not training.mask[inside].all())
 
 
 def _examined(signals: Signals, seed: int) -> Windows:
