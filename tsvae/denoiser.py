@@ -86,7 +86,8 @@ class VAEDenoiser(TransformerMixin, DenoiserScoring):
         independent from entry to entry, noise, cannot be predicted and so is not learned. None:
         reconstruct what is seen (compression of clean signals).
     mask_fraction : float, default=0.25
-        Share of entries hidden.
+        Share of entries hidden. With dense layers that is a mean: each record has its own share,
+        from half of it to three halves.
     block_length : int, default=0
         Hide blocks of so many steps instead of single entries, for noise that lasts.
     noise_scale : float, default=0.0

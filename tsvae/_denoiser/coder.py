@@ -92,12 +92,11 @@ class Coder:
         self, model: Any, x: Tensor, seen: Tensor, given: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Give records as the model can read them."""
-        some = seen.flatten(1).any(1)
-        if not self.gapless or bool((seen.flatten(1).all(1) == some).all()):
+        some = seen.any(2).any(1).view(-1, 1, 1)  # others are empty, or fill up a batch
+        if not self.gapless or torch.equal(seen, some.expand_as(seen)):
             return x, seen
-        whole, everything = complete_records(model, x, seen, _condition(given))
-        some = some.view(-1, 1, 1)  # others are empty, or fill up a batch
-        return torch.where(some, whole, x), everything & some
+        whole = complete_records(model, x, seen, _condition(given))
+        return torch.where(some, whole, x), some.expand_as(seen)
 
     def codes(self, values: Array, mask: Mask, condition: Array | None) -> Array:
         """Posterior means, flat, ``(N, n_latent)``."""
