@@ -29,7 +29,7 @@ AXES = {"T": "n_steps", "B": "n_series", "D": "latent_dim"}
 NAMES = {"T": "steps T", "B": "series B", "D": "latent dimensions D"}
 LIMIT, LIMITED = 1.05, ("T", "B")
 LEAST_MB = 2.0  # less is the allocator's
-PATIENCE_S, BLOCK_S, BLOCKS, ROUNDS = 15.0, 1.0, 2, 3
+PATIENCE_S, BLOCK_S, BLOCKS, ROUNDS = 60.0, 1.0, 2, 3
 
 
 class Case(NamedTuple):
