@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -49,6 +50,16 @@ def test_mask_and_weight_go_with_the_record():
             assert torch.equal(batch[f"mask_{name}"], batch[name] % 2 == 0)
         assert batch["weight_a"].shape == (1, 3, 1)  # one for all
         assert torch.equal(batch["weight_b"], batch["b"] + 100.0)
+
+
+def test_noise_is_on_what_is_encoded_alone_and_of_the_size_given():
+    plain = make()
+    noisy = replace(plain, a=replace(plain.a, noise=torch.tensor([[0.0], [1.0], [2.0]])))
+    batches = epoch(replace(noisy, n_batches=400))
+    assert all("input_b" not in batch for batch in batches)
+    added = torch.cat([batch["input_a"] - batch["a"] for batch in batches])
+    assert added.std(0).flatten().tolist() == pytest.approx([0.0, 1.0, 2.0], rel=0.05)
+    assert all(torch.equal(batch["mask_a"], batch["a"] % 2 == 0) for batch in batches)
 
 
 @pytest.mark.parametrize("n_batches", [10, 7])

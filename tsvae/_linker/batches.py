@@ -22,11 +22,14 @@ class SideData:
     mask : Tensor of bool of shape (N, W, F)
     weight : Tensor of shape (N or 1, W, F)
         Of entries in the loss.
+    noise : Tensor of shape (W, F) or None, default=None
+        Standard deviation of what is added to training inputs.
     """
 
     values: Tensor
     mask: Tensor
     weight: Tensor
+    noise: Tensor | None = None
 
     def rows(self, chosen: Tensor, name: str) -> dict[str, Tensor]:
         """Part of a batch: the chosen records."""
@@ -36,6 +39,15 @@ class SideData:
             f"mask_{name}": self.mask[chosen],
             f"weight_{name}": weight,
         }
+
+    def noisy(self, chosen: Tensor, name: str, generator: torch.Generator) -> dict[str, Tensor]:
+        """Part of a training batch: the chosen records, and with noise what is encoded."""
+        part = self.rows(chosen, name)
+        if self.noise is None:
+            return part
+        x = part[name]
+        drawn = torch.randn(x.shape, generator=generator, device=generator.device).to(x)
+        return part | {f"input_{name}": x + self.noise.to(x) * drawn}
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +98,9 @@ class PairBatches:
         second = _endless(self.only_b, rest, generator)
         for _ in range(self.n_batches):
             both = next(paired)
-            yield self.a.rows(torch.cat([both, next(first)]), "a") | (
-                self.b.rows(torch.cat([both, next(second)]), "b")
+            yield (
+                self.a.noisy(torch.cat([both, next(first)]), "a", generator)
+                | self.b.noisy(torch.cat([both, next(second)]), "b", generator)
                 | {"n_pairs": torch.tensor(len(both))}
             )
 

@@ -14,6 +14,7 @@ from tsvae._linker.batches import SideData
 from tsvae._linker.evidence import Encoded, Evidence, fit_evidence, standard_draws
 from tsvae._linker.fitting import Parameters, TrainingSides, fit_stages
 from tsvae._linker.gaps import measure_growth
+from tsvae._linker.noise import training_noise
 from tsvae._linker.options import side_options
 from tsvae._linker.pairs import Problem, Rows, pair_rows
 from tsvae._linker.ranges import SideRange, fit_range, range_bounds
@@ -102,6 +103,7 @@ def fit_linker(
         designs[side] = design_model(options, found.values.shape[1], found.values.shape[2], 0)
     errors: dict[SideName, Array | None] = {"a": problem.x_errors, "b": problem.y_errors}
     data = {side: _side_data(signals[side], scales[side], errors[side]) for side, _ in names}
+    data = _with_noise(data, rows, params)
     generator = torch.Generator().manual_seed(seed)
     model = build_pair(designs, params, generator)
     logs = fit_stages(
@@ -147,6 +149,26 @@ def _side_data(signals: Signals, scale: SideScale, errors: Array | None) -> Side
         torch.tensor(signals.mask),
         torch.tensor(weight, dtype=torch.float32),
     )
+
+
+def _with_noise(
+    data: dict[SideName, SideData], rows: Rows, params: Parameters
+) -> dict[SideName, SideData]:
+    """Both sides with the noise that ``input_noise`` asks for."""
+    alone: dict[SideName, Any] = {"a": rows.only_x, "b": rows.only_y}
+    found = {}
+    for side, only in alone.items():
+        wanted = side_options(params, side)["input_noise"]
+        own, other = data[side], data[other_side(side)]
+        known = torch.as_tensor(np.concatenate([rows.pairs, only]))
+        noise = training_noise(
+            wanted,
+            *(part.flatten(1)[known].numpy() for part in (own.values, own.mask)),
+            *(part.values.flatten(1)[torch.as_tensor(rows.pairs)].numpy() for part in (own, other)),
+        )
+        shape = own.values.shape[1:]
+        found[side] = replace(own, noise=torch.tensor(noise, dtype=torch.float32).view(shape))
+    return found
 
 
 def _measured(

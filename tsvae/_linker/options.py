@@ -15,7 +15,7 @@ __all__ = ["check_options", "side_options"]
 Parameters = Mapping[str, Any]
 
 #: Parameters that are one value for both sides, or a pair (X, y).
-PAIRED = ("architecture", "hidden_sizes", "likelihood", "scaling", "log_scale")
+PAIRED = ("architecture", "hidden_sizes", "likelihood", "scaling", "log_scale", "input_noise")
 
 _KINDS = {
     "architecture": (("auto", "conv", "resnet", "mlp"), "'auto', 'conv', 'resnet' or 'mlp'"),
@@ -90,6 +90,16 @@ def _check_weights(weights: Any) -> None:
         raise ValueError(f"weights must be finite numbers >= 0, not all 0; got {weights!r}.")
 
 
+def _check_noise(noise: Any) -> None:
+    if isinstance(noise, str) and noise == "auto":
+        return
+    if isinstance(noise, bool) or not isinstance(noise, Real) or not 0.0 <= float(noise) < math.inf:
+        raise ValueError(
+            "input_noise must be 'auto' or a finite number >= 0, in standard deviations of each "
+            f"column, or a pair (X, y) of these; got {noise!r}."
+        )
+
+
 def _check_pair_of_sizes(sizes: Any) -> None:
     """Raise for a list of numbers and lists."""
     parts = [] if sizes is None else [width is None or _is_list(width) for width in sizes]
@@ -126,6 +136,7 @@ def check_options(params: Parameters) -> None:
                 raise ValueError(
                     f"{name} must be {words}, or a pair of these; got {options[name]!r}."
                 )
+        _check_noise(options["input_noise"])
         check_parameters(options)
     if params["unfreeze_epochs"] is not None and params["freeze"] is None:
         raise ValueError("unfreeze_epochs needs freeze='X', 'y' or 'both'.")

@@ -31,6 +31,7 @@ PARAMETER_CONSTRAINTS: dict[str, Any] = {
     "log_scale": ["boolean", list, tuple],
     "x_regions": ["array-like", dict, None],
     "y_regions": ["array-like", dict, None],
+    "input_noise": [StrOptions({"auto"}), *_NON_NEGATIVE, list, tuple],
     "weights": ["array-like"],
     "beta": _NON_NEGATIVE,
     "barlow_weight": _NON_NEGATIVE,

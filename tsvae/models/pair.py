@@ -298,7 +298,8 @@ class PairVAE(nn.Module):
         ----------
         batch : dict of Tensor
             ``a`` (Ba, T, F) and ``b`` (Bb, T, F); optional ``mask_a``, ``mask_b``, ``weight_a``,
-            ``weight_b``, and ``n_pairs``, a number: so many first rows of both are paired.
+            ``weight_b``; ``input_a`` and ``input_b``, what is encoded in place of ``a`` and ``b``;
+            and ``n_pairs``, a number: so many first rows of both are paired.
         step : int
             Optimizer steps so far in this stage.
 
@@ -316,7 +317,8 @@ class PairVAE(nn.Module):
         mask_a, mask_b = (_as_bool(batch.get(name)) for name in ("mask_a", "mask_b"))
         n_pairs = int(batch["n_pairs"]) if "n_pairs" in batch else None
         a, b = batch["a"], batch["b"]
-        output = pair_pass(self, a, b, (mask_a, mask_b), 1, n_pairs, generator)
+        shown = batch.get("input_a", a), batch.get("input_b", b)
+        output = pair_pass(self, *shown, (mask_a, mask_b), 1, n_pairs, generator)
         beta = self.beta_schedule.value(step) if self.training else self.beta
         return self.compute_loss(
             a, b, output, beta, mask_a, mask_b, batch.get("weight_a"), batch.get("weight_b")
