@@ -28,7 +28,7 @@ _FEWEST_ROWS = 2 * _FOLDS
 _COLUMN_PENALTIES = np.logspace(-5, 2, 8)  # in mean variances
 _WIDTHS = (0.05, 0.3, 2.0)  # of kernels, in inverse variances of a record
 _PENALTIES = np.logspace(-4, 0, 5)
-_COEFFICIENTS = 100.0  # K: of nine tables, none or twice as many are worse
+_COEFFICIENTS = 100.0  # K: on nine tables 200 and 400 are no better on average, none far worse
 _LEAST_R2 = 0.05
 _TINY = 1e-12
 
