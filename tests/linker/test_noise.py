@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
 from sklearn.metrics.pairwise import rbf_kernel
@@ -16,13 +17,17 @@ from tsvae._linker.noise import noise_share, predictability, training_noise, une
 RNG = np.random.default_rng(0)
 
 
+def t(values):
+    return torch.as_tensor(values)
+
+
 def seen(values):
-    return np.ones(values.shape, dtype=bool)
+    return torch.ones(values.shape, dtype=torch.bool)
 
 
 def test_errors_of_all_columns_are_those_of_one_ridge_regression_each():
     known, new = RNG.standard_normal((30, 5)) @ RNG.standard_normal((5, 5)), np.eye(5)[:4] + 0.3
-    found = noise._left_out_squares(known, new, seen(new))
+    found = noise._left_out_squares(t(known), t(new), seen(new)).numpy()
     mean = known.mean(axis=0)
     unit = np.square(known - mean).sum() / 5
     for penalty, squares in zip(noise._COLUMN_PENALTIES, found, strict=True):
@@ -37,19 +42,36 @@ def test_errors_of_all_columns_are_those_of_one_ridge_regression_each():
 
 def test_each_record_is_predicted_from_the_others_alone():
     given, wanted = RNG.standard_normal((25, 3)), RNG.standard_normal((25, 2))
-    found = noise._press(rbf_kernel(given, gamma=0.3), wanted)
+    found = noise._press(t(rbf_kernel(given, gamma=0.3)), t(wanted))
     for penalty, square in zip(noise._PENALTIES, found, strict=True):
         plain = KernelRidge(kernel="rbf", gamma=0.3, alpha=penalty)
         predicted = cross_val_predict(plain, given, wanted, cv=LeaveOneOut())
         assert square == pytest.approx(np.square(wanted - predicted).sum(), rel=1e-6)
 
 
+def test_predictability_is_that_of_the_best_kernel_ridge_regression():
+    given = 3.0 * RNG.standard_normal((20, 3))
+    wanted = np.sin(given[:, :2]) + 0.1 * RNG.standard_normal((20, 2))
+    wanted -= wanted.mean(axis=0)
+    errors = []
+    for width in noise._WIDTHS:
+        for penalty in noise._PENALTIES:
+            gamma = width / given.var(axis=0).sum()
+            plain = KernelRidge(kernel="rbf", gamma=gamma, alpha=penalty)
+            predicted = cross_val_predict(plain, given, wanted, cv=LeaveOneOut())
+            errors.append(np.square(wanted - predicted).sum())
+    expected = 1.0 - min(errors) / np.square(wanted).sum()
+    assert predictability(t(given), t(wanted)) == pytest.approx(expected, rel=1e-6)
+
+
 def test_columns_of_a_smooth_profile_leave_the_noise_alone_and_those_of_a_table_all():
     phase = RNG.uniform(0, 6, (200, 1))
     profile = np.sin(np.linspace(0, 3, 40) + phase) + 0.05 * RNG.standard_normal((200, 40))
     table = 3.0 * RNG.standard_normal((200, 6))
-    assert unexplained(profile, seen(profile)) == pytest.approx(np.full(40, 0.05), rel=0.4)
-    assert unexplained(table, seen(table)) == pytest.approx(table.std(axis=0), rel=0.05)
+    assert unexplained(t(profile), seen(profile)).numpy() == pytest.approx(
+        np.full(40, 0.05), rel=0.4
+    )
+    assert unexplained(t(table), seen(table)).numpy() == pytest.approx(table.std(axis=0), rel=0.05)
 
 
 def test_missing_entries_and_constant_columns_do_no_harm():
@@ -57,22 +79,23 @@ def test_missing_entries_and_constant_columns_do_no_harm():
     values[:, 2] = 0.0
     mask = RNG.random(values.shape) < 0.7
     mask[:, 3] = False
-    found = unexplained(np.where(mask, values, 0.0), mask)
+    found = unexplained(t(np.where(mask, values, 0.0)), t(mask)).numpy()
     assert np.isfinite(found).all() and found[2] == found[3] == 0.0 and (found[:2] > 0.3).all()
 
 
 def test_few_rows_count_as_unexplained_and_unpredictable():
     values = RNG.standard_normal((6, 3))
-    assert unexplained(values, seen(values)) == pytest.approx(values.std(axis=0))
-    assert predictability(values, values) == 0.0
+    assert unexplained(t(values), seen(values)).numpy() == pytest.approx(values.std(axis=0))
+    assert predictability(t(values), t(values)) == 0.0
     assert noise_share(0.0, 6) == 1.0
 
 
 def test_predictability_is_high_for_a_smooth_rule_and_about_zero_for_chance():
     x = RNG.standard_normal((300, 3))
-    assert predictability(x, np.tanh(x @ RNG.standard_normal((3, 4)))) > 0.95
-    assert predictability(x, RNG.standard_normal((300, 4))) < 0.1
-    assert predictability(x, np.zeros((300, 2))) == 0.0
+    rule = np.tanh(x @ RNG.standard_normal((3, 4)))
+    assert predictability(t(x), t(rule)) > 0.95
+    assert predictability(t(x), t(RNG.standard_normal((300, 4)))) < 0.1
+    assert predictability(t(x), t(np.zeros((300, 2)))) == 0.0
 
 
 def test_share_falls_with_pairs_and_with_what_is_told():
@@ -83,8 +106,9 @@ def test_share_falls_with_pairs_and_with_what_is_told():
 
 def test_a_number_is_in_standard_deviations_of_each_column():
     values = RNG.standard_normal((50, 3)) * [1.0, 2.0, 0.0]
-    found = training_noise(0.5, values, seen(values), values, values)
-    assert found == pytest.approx(0.5 * values.std(axis=0))
+    values = t(values)
+    found = training_noise(0.5, values, seen(values), values, values).numpy()
+    assert found == pytest.approx(0.5 * values.numpy().std(axis=0))
 
 
 def test_a_table_with_little_to_learn_is_not_learned_by_heart():

@@ -26,7 +26,7 @@ from tsvae._records.design import Design, design_model
 from tsvae._records.signals import Signals
 from tsvae.models.observation import family_likelihood
 from tsvae.models.pair import PairVAE
-from tsvae.training import Callback, TrainingLog
+from tsvae.training import Callback, TrainingLog, pinned_threads
 
 __all__ = ["LinkerFit", "build_pair", "fit_linker"]
 
@@ -160,14 +160,15 @@ def _with_noise(
     for side, only in alone.items():
         wanted = side_options(params, side)["input_noise"]
         own, other = data[side], data[other_side(side)]
-        known = torch.as_tensor(np.concatenate([rows.pairs, only]))
-        noise = training_noise(
-            wanted,
-            *(part.flatten(1)[known].numpy() for part in (own.values, own.mask)),
-            *(part.values.flatten(1)[torch.as_tensor(rows.pairs)].numpy() for part in (own, other)),
-        )
-        shape = own.values.shape[1:]
-        found[side] = replace(own, noise=torch.tensor(noise, dtype=torch.float32).view(shape))
+        pairs = torch.as_tensor(rows.pairs)
+        known = torch.cat([pairs, torch.as_tensor(only)])
+        with pinned_threads(params["n_threads"]):
+            noise = training_noise(
+                wanted,
+                *(part[known].flatten(1) for part in (own.values, own.mask)),
+                *(part.values[pairs].flatten(1) for part in (own, other)),
+            )
+        found[side] = replace(own, noise=noise.float().view(own.values.shape[1:]))
     return found
 
 

@@ -9,110 +9,110 @@ standard deviation in column j is :math:`c\,\sigma_j`:
 - :math:`c^2 = \min(1, K (1 - R^2) / (n R^2))` is a ridge regression's best penalty over the number
   n of pairs, with K coefficients; :math:`R^2`, what one side tells of the other, is that of kernel
   ridge regressions, each pair predicted from all others.
+
+In float64 and by torch, whose number of threads the caller fixes.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-from sklearn.metrics.pairwise import rbf_kernel
+import math
+
+import torch
+from torch import Tensor
 
 __all__ = ["noise_share", "predictability", "training_noise", "unexplained"]
-
-Array = NDArray[np.float64]
-Mask = NDArray[np.bool_]
 
 _MOST_ROWS = 500
 _FOLDS = 5
 _FEWEST_ROWS = 2 * _FOLDS
-_COLUMN_PENALTIES = np.logspace(-5, 2, 8)  # in mean variances
+_COLUMN_PENALTIES = tuple(10.0**k for k in range(-5, 3))  # in mean variances
 _WIDTHS = (0.05, 0.3, 2.0)  # of kernels, in inverse variances of a record
-_PENALTIES = np.logspace(-4, 0, 5)
+_PENALTIES = tuple(10.0**k for k in range(-4, 1))
 _COEFFICIENTS = 100.0  # K: on nine tables 200 and 400 are no better on average, none far worse
 _LEAST_R2 = 0.05
 _TINY = 1e-12
 
 
 def training_noise(
-    wanted: float | str, values: Array, mask: Mask, given: Array, other: Array
-) -> Array:
+    wanted: float | str, values: Tensor, mask: Tensor, given: Tensor, other: Tensor
+) -> Tensor:
     """Choose the standard deviation of the noise on each column of one side.
 
     Parameters
     ----------
     wanted : float or "auto"
         In standard deviations of each column.
-    values : ndarray (N, P)
+    values : Tensor (N, P)
         Records of this side; 0 where not observed.
-    mask : bool ndarray (N, P)
-    given : ndarray (M, P)
+    mask : bool Tensor (N, P)
+    given : Tensor (M, P)
         Those with a partner, and
-    other : ndarray (M, Q)
+    other : Tensor (M, Q)
         these partners.
 
     Returns
     -------
-    ndarray (P,)
+    Tensor (P,)
     """
     if wanted != "auto":
-        return float(wanted) * values.std(axis=0)
+        return float(wanted) * values.std(0, correction=0)
     share = noise_share(predictability(given, other), len(given))
     return share * unexplained(values, mask)
 
 
-def unexplained(values: Array, mask: Mask) -> Array:
+def unexplained(values: Tensor, mask: Tensor) -> Tensor:
     """Measure the standard deviation of each column about what the others tell of it.
 
     Parameters
     ----------
-    values : ndarray (N, P)
+    values : Tensor (N, P)
         0 where not observed.
-    mask : bool ndarray (N, P)
+    mask : bool Tensor (N, P)
 
     Returns
     -------
-    ndarray (P,)
+    Tensor (P,)
         At most that of the column itself, and this of fewer than ten records.
     """
     rows = _some(len(values))
-    values, mask = values[rows], mask[rows]
-    own: Array = values.var(axis=0)
+    values, mask = values[rows].double(), mask[rows]
+    own = values.var(0, correction=0)
     if len(values) < _FEWEST_ROWS:
-        return np.sqrt(own)
-    square = np.zeros((len(_COLUMN_PENALTIES), values.shape[1]))
+        return own.sqrt()
+    square = values.new_zeros(len(_COLUMN_PENALTIES), values.shape[1])
     for fold in range(_FOLDS):
-        out = np.arange(len(values)) % _FOLDS == fold
+        out = torch.arange(len(values)) % _FOLDS == fold
         square += _left_out_squares(values[~out], values[out], mask[out])
-    error = square / np.maximum(mask.sum(axis=0), 1)
-    return np.sqrt(np.minimum(error[error.sum(axis=1).argmin()], own))
+    error = square / mask.sum(0).clamp_min(1)
+    return torch.minimum(error[error.sum(1).argmin()], own).sqrt()
 
 
-def _left_out_squares(known: Array, new: Array, seen: Mask) -> Array:
+def _left_out_squares(known: Tensor, new: Tensor, seen: Tensor) -> Tensor:
     """Sum squared errors of each column of new rows, for each penalty.
 
     With P the inverse of the penalised covariance, column j misses by (x P)_j / P_jj.
     """
-    mean = known.mean(axis=0)
-    _, size, directions = np.linalg.svd(known - mean, full_matrices=False)
+    mean = known.mean(0)
+    _, size, directions = torch.linalg.svd(known - mean, full_matrices=False)
     power = size**2
-    unit = max(power.sum() / known.shape[1], _TINY)
-    scores = (new - mean) @ directions.T
+    unit = max(float(power.sum()) / known.shape[1], _TINY)
+    scores = (new - mean) @ directions.mT
     sums = []
-    for penalty in _COLUMN_PENALTIES * unit:
-        share = power / (power + penalty)
+    for penalty in _COLUMN_PENALTIES:
+        share = power / (power + penalty * unit)
         diagonal = 1.0 - share @ directions**2
-        missed = (new - mean - (scores * share) @ directions) / np.maximum(diagonal, _TINY)
-        sums.append((seen * missed**2).sum(axis=0))
-    return np.stack(sums)
+        missed = (new - mean - (scores * share) @ directions) / diagonal.clamp_min(_TINY)
+        sums.append((seen * missed**2).sum(0))
+    return torch.stack(sums)
 
 
-def predictability(given: Array, wanted: Array) -> float:
+def predictability(given: Tensor, wanted: Tensor) -> float:
     """R2 of one side's records from the other's, each predicted from all other pairs.
 
     Parameters
     ----------
-    given : ndarray (N, P)
-    wanted : ndarray (N, Q)
+    given : Tensor (N, P)
+    wanted : Tensor (N, Q)
 
     Returns
     -------
@@ -122,34 +122,33 @@ def predictability(given: Array, wanted: Array) -> float:
     rows = _some(len(given))
     if len(rows) < _FEWEST_ROWS:
         return 0.0
-    given, wanted = given[rows], wanted[rows] - wanted[rows].mean(axis=0)
-    total, scale = np.square(wanted).sum(), given.var(axis=0).sum()
+    given, wanted = given[rows].double(), wanted[rows].double()
+    wanted = wanted - wanted.mean(0)
+    total, scale = float(wanted.square().sum()), float(given.var(0, correction=0).sum())
     if not (total > 0.0 and scale > 0.0):
         return 0.0
-    errors = (
-        e for width in _WIDTHS for e in _press(rbf_kernel(given, gamma=width / scale), wanted)
-    )
-    return float(1.0 - min(errors) / total)
+    distance = torch.cdist(given, given).square() / scale
+    return 1.0 - min(min(_press(torch.exp(-width * distance), wanted)) for width in _WIDTHS) / total
 
 
-def _press(kernel: Array, wanted: Array) -> list[float]:
+def _press(kernel: Tensor, wanted: Tensor) -> list[float]:
     """Squared errors of each record predicted from the others, for each penalty."""
-    size, vectors = np.linalg.eigh(kernel)
-    turned = vectors.T @ wanted
+    size, vectors = torch.linalg.eigh(kernel)
+    turned = vectors.mT @ wanted
     found = []
     for penalty in _PENALTIES:
-        inverse = 1.0 / (np.maximum(size, 0.0) + penalty)
+        inverse = 1.0 / (size.clamp_min(0.0) + penalty)
         missed = (vectors @ (inverse[:, None] * turned)) / (vectors**2 @ inverse)[:, None]
-        found.append(float(np.square(missed).sum()))
+        found.append(float(missed.square().sum()))
     return found
 
 
 def noise_share(r2: float, n_pairs: int) -> float:
     """Part c of what is unexplained that serves as noise; 0 to 1."""
-    r2 = float(np.clip(r2, _LEAST_R2, 1.0))
-    return float(min(1.0, np.sqrt(_COEFFICIENTS * (1.0 - r2) / (r2 * max(n_pairs, 1)))))
+    r2 = min(max(r2, _LEAST_R2), 1.0)
+    return min(1.0, math.sqrt(_COEFFICIENTS * (1.0 - r2) / (r2 * max(n_pairs, 1))))
 
 
-def _some(n: int) -> NDArray[np.int64]:
+def _some(n: int) -> Tensor:
     """Numbers of at most ``_MOST_ROWS`` rows, in random order: neighbours may be alike."""
-    return np.random.default_rng(0).permutation(n)[:_MOST_ROWS]
+    return torch.randperm(n, generator=torch.Generator().manual_seed(0))[:_MOST_ROWS]
