@@ -68,7 +68,7 @@ class PairVAELinker(TransformerMixin, LinkerCoding):
         Standard deviation of noise on the inputs of each training step, in those of each column;
         reconstructions are compared with the records as given. auto: what other columns do not
         tell of a column, less with many pairs and where one side tells much of the other. Tables
-        of a few hundred samples are much better predicted with it; smooth profiles hardly get any.
+        of a few hundred samples are often better predicted with it; smooth profiles hardly get any.
     weights : sequence of 4 float, default=(1, 1, 1, 1)
         Of the reconstructions of X from X, y from y, y from X and X from y.
     beta : float, default=0.1
