@@ -23,7 +23,6 @@ c as in ``short_draws``; the dots are what covariances and :math:`\eta` add.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,15 +30,18 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from tsvae.lds.host_draws import draw_on_host
 from tsvae.lds.host_prior import HostPrior, Sums, prior_gradients, sound_prior
 from tsvae.lds.joint_covariances import Done, Returned, adjoint_of_pivots, smoothed_covariances
 from tsvae.lds.joint_elimination import JointPrecision, eliminate
 from tsvae.lds.joint_means import Noise, NoiseRoots, perturbation, substitute
 from tsvae.lds.joint_prior import COVARIANCES_PRECISION, SUMS_PRECISION
+from tsvae.lds.joint_sums import OwnSums, add_noise, matrix_sums, per_group, vector_sums
 from tsvae.lds.layout import SeriesLayout, series_layout, times_group
 from tsvae.lds.linalg import root_or_zero
-from tsvae.lds.natural_factor import Array, inverse_of_lower, to_device, to_host
+from tsvae.lds.natural_factor import to_device
 from tsvae.lds.parameters import LDSParameters
+from tsvae.lds.stepping import are_for_host
 
 
 def draw_joint_chains(
@@ -84,6 +86,10 @@ def draw_joint_chains(
         return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
 
     noise = Noise(draw(), draw(), None if params.excess is None else draw())
+    if are_for_host(groups * layout.n_patterns, size, linear):
+        on_host = draw_on_host(prior, path, noise, linear, precision, parts)
+        if on_host is not None:
+            return on_host
     drawn: tuple[Tensor, Tensor] = _Draw.apply(  # type: ignore[no-untyped-call]
         _Task(prior, layout, noise, path, n_samples), linear, precision, *parts
     )
@@ -214,13 +220,15 @@ class _Draw(torch.autograd.Function):
             + _by_root(potential, (q * noise.potential).sum(2))
         )
         total = 0.0 if grad_kl is None else -float(grad_kl.double().sum())
-        turned = -0.5 * _per_group(coupling, groups)
+        turned = -0.5 * per_group(coupling, groups)
         if prior.precision > SUMS_PRECISION:
             states, back = states.double(), back.double()
-        matrices = _matrix_sums(states, back, adjoint, turned, groups)
-        vectors = _vector_sums(linear - weighted, groups)
+        sides = (adjoint[0], adjoint[-1], adjoint.sum(0))
+        own = OwnSums(*(per_group(side, groups) for side in sides))
+        matrices = matrix_sums(states, back, own, turned, groups)
+        vectors = vector_sums(linear - weighted, groups)
         grads = prior_gradients(prior, Sums(*matrices, *vectors, total), len(u))
-        _add_noise(grads, prior, noise, q)
+        add_noise(grads, prior, noise, q)
         given = [to_device(grad, ctx.like) for grad in grads]
         shaped = precision.unflatten(1, (groups, -1)).permute(2, 0, 1, 3).flatten(2)
         return None, layout.states_out(linear), shaped, *given
@@ -230,58 +238,6 @@ def _by_root(potential: Tensor, grad: Tensor) -> Tensor:
     """Gradient by a precision, from that by its root; zero at zero."""
     root = root_or_zero(potential)
     return torch.where(root > 0, 0.5 * grad / root, 0.0)
-
-
-def _per_group(values: Tensor, groups: int) -> Array:
-    """``(G P, ...)`` summed over patterns, on the host."""
-    return to_host(values).reshape(groups, -1, *values.shape[1:]).sum(1)
-
-
-def _outer(left: Tensor, right: Tensor, groups: int) -> Array:
-    """Sum of outer products of rows ``(T, G P, R, K)``, ``(G, K, K)`` on the host."""
-    if groups == 1:
-        return to_host(left.flatten(0, 2).mT @ right.flatten(0, 2))[None]
-    one, two = (x.unflatten(1, (groups, -1)).transpose(0, 1).flatten(1, 3) for x in (left, right))
-    return to_host(one.mT @ two)
-
-
-def _matrix_sums(
-    states: Tensor, back: Tensor, adjoint: Tensor, crossed: Array, groups: int
-) -> tuple[Array, Array, Array, Array]:
-    """Matrices of ``Sums``."""
-    first, last = (_outer(states[at], back[at], groups) for at in (slice(1), slice(-1, None)))
-    every = _outer(states, back, groups)
-    moves = _outer(states[1:], back[:-1], groups) + _outer(back[1:], states[:-1], groups)
-    first, last, every = (0.5 * (x + x.swapaxes(1, 2)) for x in (first, last, every))
-    own = [_per_group(x, groups) for x in (adjoint[0], adjoint[-1], adjoint.sum(0))]
-    first, last, every = first + own[0], last + own[1], every + own[2]
-    return first, every - first, every - last, crossed + 0.5 * moves
-
-
-def _vector_sums(values: Tensor, groups: int) -> tuple[Array, Array, Array]:
-    """Vectors of ``Sums``, from rows ``(T, G P, R, K)``."""
-    rows = values.sum(2)
-    first, last, every = (_per_group(x, groups) for x in (rows[0], rows[-1], rows.sum(0)))
-    return first, every - first, every - last
-
-
-def _add_noise(grads: list[Array], prior: HostPrior, noise: Noise, q: Tensor) -> None:
-    """Add what goes back through the roots that noise is multiplied by."""
-    groups, a = prior.start.shape[0], prior.given.transition_matrix
-    moves = noise.transition
-    at_start = _outer(moves[:1], q[:1], groups)
-    ahead, behind = _outer(moves[1:], q[1:], groups), _outer(moves[1:], q[:-1], groups)
-    initial, arriving = prior.roots
-    grads[1] += _by_inverse_root(at_start, initial)
-    grads[2] -= arriving.swapaxes(1, 2) @ behind
-    grads[3] += _by_inverse_root(ahead - behind @ a.swapaxes(1, 2), arriving)
-    if noise.excess is None:
-        return
-    root, size = prior.excess_root, a.shape[-1]
-    inverse = inverse_of_lower(root)
-    inner = root.swapaxes(1, 2) @ _outer(q[:-1], noise.excess[:-1], groups) * _half_lower(size)
-    found = inverse.swapaxes(1, 2) @ inner @ inverse
-    grads[5][:, :size, :size] += 0.5 * (found + found.swapaxes(1, 2))
 
 
 def _noise_roots(prior: HostPrior, like: Tensor) -> NoiseRoots:
@@ -295,17 +251,3 @@ def _noise_roots(prior: HostPrior, like: Tensor) -> NoiseRoots:
         to_device(arriving @ prior.given.transition_matrix, like),
         excess,
     )
-
-
-@lru_cache(maxsize=32)
-def _half_lower(size: int) -> Array:
-    """Ones below the diagonal, halves on it."""
-    return np.tri(size) - 0.5 * np.eye(size)
-
-
-def _by_inverse_root(grad: Array, root: Array) -> Array:
-    """Gradient by a covariance, from that by the inverse of its factor: ``_InverseRoot``."""
-    inner = grad @ root.swapaxes(1, 2) * _half_lower(root.shape[-1])
-    pulled = root.swapaxes(1, 2) @ inner @ root
-    found: Array = -0.5 * (pulled + pulled.swapaxes(1, 2))
-    return found

@@ -98,7 +98,8 @@ class Elimination:
         self.totals, self.inverses, self.turned = (block(width, n, size, size) for _ in range(3))
         self.root = block(n, size, size).mT
         self.steps = kind_of_steps(self.inverses)
-        self.single = InverseRoots(self.inverses) if self.steps is HostSteps else None
+        on_host = self.steps is HostSteps
+        self.single = InverseRoots(HostSteps.views(self.inverses)) if on_host else None
         self.failed = torch.zeros(width, n, dtype=torch.int32, device=like.device)
         self.eye = identity_like(self.totals).expand(n, size, size).contiguous()
         self.broken = torch.zeros((), dtype=torch.bool, device=like.device)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.linalg import lapack
 from torch import Tensor
 
@@ -19,9 +20,10 @@ from tsvae.lds.steady import step_views
 # Beyond this size calls no longer count, and numpy's BLAS starts threads of its own.
 LARGEST_ON_HOST = 64
 _ROUTINES = {
-    torch.float32: (lapack.spotrf, lapack.strtri),
-    torch.float64: (lapack.dpotrf, lapack.dtrtri),
+    np.float32: (lapack.spotrf, lapack.strtri),
+    np.float64: (lapack.dpotrf, lapack.dtrtri),
 }
+_DTYPES = (torch.float32, torch.float64)
 
 
 class TensorSteps:
@@ -85,10 +87,15 @@ class HostSteps:
 StepKind = type[TensorSteps] | type[HostSteps]
 
 
+def are_for_host(matrices: int, size: int, like: Tensor) -> bool:
+    """Whether steps of so many matrices of that size, with the type of ``like``, are cheaper there."""
+    small = matrices == 1 and size <= LARGEST_ON_HOST
+    return small and like.is_cpu and like.dtype in _DTYPES
+
+
 def kind_of_steps(matrices: Tensor) -> StepKind:
     """Cheaper kind for recursions with ``matrices (T, N, K, K)``."""
-    small = matrices.shape[1] == 1 and matrices.shape[-1] <= LARGEST_ON_HOST
-    on_host = small and matrices.is_cpu and matrices.dtype in _ROUTINES
+    on_host = are_for_host(matrices.shape[1], matrices.shape[-1], matrices)
     return HostSteps if on_host else TensorSteps
 
 
@@ -97,14 +104,14 @@ class InverseRoots:
 
     Parameters
     ----------
-    matrices : Tensor (T, 1, K, K)
-        Contiguous; their steps are ``HostSteps``.
+    matrices : ndarray (T, K, K)
+        Contiguous, float32 or float64.
     """
 
-    def __init__(self, matrices: Tensor) -> None:
-        self.potrf, self.trtri = _ROUTINES[matrices.dtype]
+    def __init__(self, matrices: NDArray[Any]) -> None:
+        self.potrf, self.trtri = _ROUTINES[matrices.dtype.type]
         # LAPACK's columns are our rows: X = U'U, and U^-1 by columns is L^-1 by rows.
-        self.columns = matrices.numpy()[:, 0].swapaxes(1, 2)
+        self.columns = matrices.swapaxes(1, 2)
 
     def __call__(self, step: int) -> bool:
         """Whether the matrix of this step is positive definite; if so, it is replaced."""
