@@ -106,5 +106,5 @@ def _are_plain(params: LDSParameters, potentials: Potentials, lengths: Tensor | 
 
 def _are_short(params: LDSParameters, potentials: Potentials) -> bool:
     patterns, n_steps = potentials.precision.shape[:2]
-    few = params.n_groups * patterns <= MOST_CHAINS
+    few = params.n_groups * patterns <= MOST_CHAINS and potentials.linear.is_cpu
     return few and n_steps * params.group_size <= LONGEST_CHAIN

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tsvae.lds.joint_prior import LEAST_PIVOT
 from tsvae.lds.linalg import safe_cholesky
-from tsvae.lds.natural_factor import Array, gram, inverse_of_lower, to_device, to_host
+from tsvae.lds.natural_factor import Array, cholesky, gram, inverse_of_lower, to_device, to_host
 from tsvae.lds.parameters import LDSParameters
 from tsvae.lds.scans import affine_loop
 
@@ -248,7 +248,7 @@ def prior_gradients(prior: HostPrior, sums: Sums, n_steps: int) -> list[Array]:
 
 def _roots(covariances: Array) -> Array:
     try:
-        roots: Array = np.linalg.cholesky(covariances)
+        roots: Array = cholesky(covariances)
     except np.linalg.LinAlgError:
         roots = safe_cholesky(torch.from_numpy(covariances)).numpy()
     return roots

@@ -21,12 +21,18 @@ FEW = 3
 _DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
 
 
-def to_host(tensor: Tensor) -> Array:
-    """Bring a tensor to the host, in float64 and without its graph."""
+def array_of(tensor: Tensor) -> Array:
+    """View a tensor, or its copy on the host, as an array without its graph."""
     tensor = tensor.detach().cpu()
     if tensor.dtype not in _DTYPES:  # numpy has no bfloat16
         tensor = tensor.double()
-    return np.asarray(tensor.numpy(), dtype=np.float64)  # at half the price of a call of PyTorch
+    found: Array = tensor.numpy()
+    return found
+
+
+def to_host(tensor: Tensor) -> Array:
+    """Bring a tensor to the host, in float64 and without its graph."""
+    return np.asarray(array_of(tensor), dtype=np.float64)  # at half the price of a call of PyTorch
 
 
 def to_device(array: Array, like: Tensor) -> Tensor:
@@ -108,6 +114,32 @@ def factor_of(xi: Array, size: FactorSize) -> Factor:
         roots.append(Root(root, inverse_of_lower(root), logs[:, start:stop]))
     mean = xi[:, : k * n].reshape(-1, k, n)
     return Factor(mean, roots[0], roots[1], scales[:, -1] + (k - 1))
+
+
+def cholesky(matrices: Array) -> Array:
+    """Cholesky factors of ``(..., n, n)``, from their lower triangles.
+
+    Raises
+    ------
+    LinAlgError
+        If one is not positive definite.
+    """
+    size = matrices.shape[-1]
+    if size > FEW:
+        return np.linalg.cholesky(matrices)
+    root = np.zeros_like(matrices)
+    for j in range(size):
+        for i in range(j, size):
+            rest = matrices[..., i, j]
+            for before in range(j):
+                rest = rest - root[..., i, before] * root[..., j, before]
+            if i > j:
+                root[..., i, j] = rest / root[..., j, j]
+            elif (rest > 0.0).all():
+                root[..., j, j] = np.sqrt(rest)
+            else:
+                raise np.linalg.LinAlgError("Matrix is not positive definite")
+    return root
 
 
 def inverse_of_lower(root: Array) -> Array:

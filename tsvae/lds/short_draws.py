@@ -20,14 +20,14 @@ expected parameters included), and with the potentials' h and :math:`\Lambda`
     + \tfrac w2(S + S\Lambda S), \\
     \bar\Lambda = \bar H_0 - \tfrac w2(S + mm'), \quad \bar\kappa = -w,
 
-where :math:`tril_{1/2}` is the lower triangle with half of the diagonal. All of it runs in
-float64 on matrices so small that calls, not arithmetic, make the price.
+where :math:`tril_{1/2}` is the lower triangle with half of the diagonal. All of it runs on the host,
+on matrices so small that calls, not arithmetic, make the price.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -38,13 +38,15 @@ from torch.autograd.function import once_differentiable
 from tsvae.lds.host_prior import HostPrior, Sums, flat, host_prior, prior_gradients
 from tsvae.lds.joint_prior import COVARIANCES_PRECISION
 from tsvae.lds.linalg import safe_cholesky
-from tsvae.lds.natural_factor import Array, inverse_of_lower, to_device, to_host
+from tsvae.lds.natural_factor import Array, array_of, inverse_of_lower, to_device
 from tsvae.lds.parameters import LDSParameters
 from tsvae.lds.short_pass import step_blocks
+from tsvae.lds.stepping import products
 
 # Beyond so many numbers T K, or so many matrices G * P, steps in turn are cheaper.
 LONGEST_CHAIN = 64
 MOST_CHAINS = 128
+WIDE = np.dtype(np.float64)
 
 
 def draw_short_chains(
@@ -75,29 +77,26 @@ def draw_short_chains(
     return drawn
 
 
-@lru_cache(maxsize=32)
-def _half_lower(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Ones below the diagonal, halves on it."""
-    ones = torch.ones(size, size, dtype=dtype, device=device)
-    return 0.5 * (ones.tril() + ones.tril(-1))
-
-
-def _rows_in(values: Tensor, n_patterns: int, size: int, dtype: torch.dtype) -> Tensor:
+def _rows_in(values: Tensor, n_patterns: int, size: int, dtype: np.dtype[Any]) -> Array:
     """``(S, B, T, D)`` -> ``(G P, R S, T K)`` of the dtype, B = P R."""
     n_samples, n_series, steps, dim = values.shape
-    split = values.reshape(n_samples, n_patterns, -1, steps, dim // size, size)
-    moved = split.permute(4, 1, 2, 0, 3, 5)
-    rows = torch.empty(moved.shape, dtype=dtype, device=values.device).copy_(moved)
-    return rows.view(-1, n_series // n_patterns * n_samples, steps * size)
+    split = array_of(values).reshape(n_samples, n_patterns, -1, steps, dim // size, size)
+    moved = np.array(split.transpose(4, 1, 2, 0, 3, 5), dtype=dtype, order="C")
+    return moved.reshape(-1, n_series // n_patterns * n_samples, steps * size)
 
 
-def _rows_out(rows: Tensor, shape: tuple[int, ...], n_patterns: int, dtype: torch.dtype) -> Tensor:
-    """Inverse of ``_rows_in``, to ``shape`` (S, B, T, D)."""
+def _rows_out(rows: Array, shape: tuple[int, ...], n_patterns: int, like: Tensor) -> Tensor:
+    """Inverse of ``_rows_in``, to ``shape`` (S, B, T, D), with the type of ``like``."""
     n_samples, n_series, steps = shape[:3]
-    groups = rows.shape[0] // n_patterns
-    split = rows.view(groups, n_patterns, n_series // n_patterns, n_samples, steps, -1)
-    moved = split.permute(3, 1, 2, 4, 0, 5)
-    return torch.empty(moved.shape, dtype=dtype, device=rows.device).copy_(moved).view(shape)
+    groups = len(rows) // n_patterns
+    split = rows.reshape(groups, n_patterns, n_series // n_patterns, n_samples, steps, -1)
+    return to_device(split.transpose(3, 1, 2, 4, 0, 5), like).view(shape)
+
+
+def _by_series(values: Tensor, groups: int, n_patterns: int, dtype: np.dtype[Any]) -> Array:
+    """``(B,)`` -> ``(G P, R, 1)``."""
+    split = array_of(values).astype(dtype).reshape(n_patterns, -1, 1)
+    return split if groups == 1 else np.tile(split, (groups, 1, 1))
 
 
 class _Draw(torch.autograd.Function):
@@ -108,74 +107,94 @@ class _Draw(torch.autograd.Function):
         n_patterns, steps, _ = precision.shape
         prior = host_prior(list(params), steps)
         groups, size = prior.start.shape
-        h = _rows_in(linear[None], n_patterns, size, torch.float64)
-        weight = _rows_in(precision[None], n_patterns, size, torch.float64)
-        epsilon = _rows_in(noise, n_patterns, size, torch.float64)
-        root_inverse = _inverse_root(prior, weight, n_patterns)
-        c = _prior_linear(prior, steps, n_patterns, h)
+        h = _rows_in(linear[None], n_patterns, size, WIDE)
+        weight = _rows_in(precision[None], n_patterns, size, WIDE)
+        epsilon = _rows_in(noise, n_patterns, size, WIDE)
+        root = _inverse_root(prior, weight, n_patterns)
+        c = _prior_linear(prior, steps, n_patterns)
         n_samples, rows = noise.shape[0], h.shape[1]
-        whitened = torch.bmm(h + c, root_inverse.mT)
-        both = torch.bmm(torch.cat((whitened, epsilon), dim=1), root_inverse)
-        mean, states = both.split([rows, rows * n_samples], dim=1)
-        states = states.unflatten(1, (rows, n_samples)) + mean.unsqueeze(2)
-        u = torch.addcmul(h, mean, weight, value=-1.0)
+        whitened = products(h + c, root.swapaxes(1, 2))
+        both = products(np.concatenate((whitened, epsilon), axis=1), root)
+        mean, states = both[:, :rows], both[:, rows:]
+        states = states.reshape(len(h), rows, n_samples, -1) + mean[:, :, None]
+        u = h - mean * weight
+        logs = np.log(np.diagonal(root, axis1=1, axis2=2)).sum(1, keepdims=True)
         # What follows has no differences: the precision of the states is enough, as a rule.
-        root = root_inverse
-        if prior.precision <= COVARIANCES_PRECISION:
-            root = root.to(linear.dtype)
-        diagonal = root.square().sum(1, keepdim=True)  # of S
-        logs = root_inverse.diagonal(dim1=-2, dim2=-1).log().sum(-1, keepdim=True)
-        kl = 0.5 * ((mean * (u - c)).sum(-1) - (weight * diagonal).sum(-1)) - logs
-        kl = kl.view(groups, -1).sum(0) - prior.constant
-        ctx.save_for_backward(weight, epsilon, root, diagonal, mean, u)
-        ctx.prior = prior
+        if prior.precision <= COVARIANCES_PRECISION and linear.dtype != torch.float64:
+            root = root.astype(np.float32)
+        diagonal = (root * root).sum(1, keepdims=True)  # of S
+        kl = 0.5 * ((mean * (u - c)).sum(2) - (weight * diagonal).sum(2)) - logs
+        kl = kl.reshape(groups, -1).sum(0) - prior.constant
+        ctx.kept = _Kept(prior, weight, epsilon, root, diagonal, mean, u)
         ctx.shapes = linear.shape, precision.shape
-        ctx.dtype, ctx.like = linear.dtype, params[0].detach()
+        ctx.likes = linear.detach(), params[0].detach()
         ctx.set_materialize_grads(False)
-        return _rows_out(states, noise.shape, n_patterns, linear.dtype), kl.to(linear.dtype)
+        return _rows_out(states, noise.shape, n_patterns, linear), to_device(kl, linear)
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, grad_draws: Tensor | None, grad_kl: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        weight, epsilon, root, spread, mean, u = ctx.saved_tensors
-        dtype, (n_series, steps, _), n_patterns = root.dtype, ctx.shapes[0], ctx.shapes[1][0]
-        (groups, size), rows = ctx.prior.start.shape, mean.shape[1]
-        weight, epsilon, mean, u = (x.to(dtype) for x in (weight, epsilon, mean, u))
-        w = weight.new_zeros(n_series) if grad_kl is None else grad_kl.to(dtype)
-        w = w.view(1, n_patterns, rows).expand(groups, -1, -1).reshape(-1, rows, 1)
-        half = 0.5 * w.sum(1, keepdim=True)
+        prior, *kept = ctx.kept
+        root, dtype = kept[2], kept[2].dtype
+        weight, epsilon, _, spread, mean, u = (part.astype(dtype, copy=False) for part in kept)
+        (n_series, steps, _), n_patterns = ctx.shapes[0], ctx.shapes[1][0]
+        (groups, size), rows = prior.start.shape, mean.shape[1]
+        w = np.zeros((len(mean), rows, 1), dtype)
+        if grad_kl is not None:
+            w = _by_series(grad_kl, groups, n_patterns, dtype)
+        half = 0.5 * w.sum(1, keepdims=True)
         # Adjoint of H_0 as L^-T inner L^-1 and means' part, not yet symmetric.
-        inner = torch.bmm(root * (half * weight), root.mT)
-        inner.diagonal(dim1=-2, dim2=-1).add_(half.squeeze(2))
+        inner = products(root * (half * weight), root.swapaxes(1, 2))
+        inner.reshape(len(inner), -1)[:, :: steps * size + 1] += half[:, 0]
         pulled = w * u
         if grad_draws is not None:
             g = _rows_in(grad_draws, n_patterns, size, dtype)
-            pulled = pulled + g.unflatten(1, (rows, -1)).sum(2)
-            noisy = torch.bmm(epsilon.mT, torch.bmm(g, root.mT))
-            inner.addcmul_(noisy, _half_lower(steps * size, dtype, root.device), value=-1.0)
-        own = torch.bmm(torch.bmm(pulled, root.mT), root)
-        back = torch.sub(0.5 * w * mean, own)
-        matrices = torch.baddbmm(torch.bmm(mean.mT, back), torch.bmm(root.mT, inner), root)
-        own_diagonal = matrices.diagonal(dim1=-2, dim2=-1).unsqueeze(1)
-        potential = own_diagonal - half * spread - 0.5 * (w * mean.square()).sum(1, keepdim=True)
+            pulled += g.reshape(len(g), rows, -1, steps * size).sum(2)
+            noisy = products(epsilon.swapaxes(1, 2), products(g, root.swapaxes(1, 2)))
+            noisy *= _half_lower(steps * size, dtype)
+            inner -= noisy
+        own = products(products(pulled, root.swapaxes(1, 2)), root)
+        back = 0.5 * w * mean - own
+        matrices = products(products(root.swapaxes(1, 2), inner), root)
+        matrices += products(mean.swapaxes(1, 2), back)
+        own_diagonal = np.diagonal(matrices, axis1=1, axis2=2)[:, None]
+        potential = own_diagonal - half * spread - 0.5 * (w * (mean * mean)).sum(1, keepdims=True)
         sums = Sums(
             *_block_sums(matrices, groups, steps),
             *_vector_sums(own - w * mean, groups, steps),
-            0.0 if grad_kl is None else -float(grad_kl.double().sum()),
+            0.0 if grad_kl is None else -float(array_of(grad_kl).sum(dtype=float)),
         )
-        grads = prior_gradients(ctx.prior, sums, steps)
-        given = [to_device(grad, ctx.like) for grad in grads]
+        grads = prior_gradients(prior, sums, steps)
+        like, given_like = ctx.likes
         return (
-            _rows_out(own, (1, *ctx.shapes[0]), n_patterns, ctx.dtype)[0],
-            _rows_out(potential, (1, *ctx.shapes[1]), n_patterns, ctx.dtype)[0],
+            _rows_out(own, (1, *ctx.shapes[0]), n_patterns, like)[0],
+            _rows_out(potential, (1, *ctx.shapes[1]), n_patterns, like)[0],
             None,
-            *given,
+            *(to_device(grad, given_like) for grad in grads),
         )
 
 
-def _prior_linear(prior: HostPrior, steps: int, n_patterns: int, like: Tensor) -> Tensor:
+class _Kept(NamedTuple):
+    """What the gradients see."""
+
+    prior: HostPrior
+    weight: Array
+    epsilon: Array
+    root: Array
+    spread: Array
+    mean: Array
+    u: Array
+
+
+@lru_cache(maxsize=32)
+def _half_lower(size: int, dtype: np.dtype[Any]) -> Array:
+    """Ones below the diagonal, halves on it."""
+    return (np.tri(size) - 0.5 * np.eye(size)).astype(dtype)
+
+
+def _prior_linear(prior: HostPrior, steps: int, n_patterns: int) -> Array:
     """Linear part c of the log prior, ``(G P, 1, T K)``."""
     groups, size = prior.start.shape
     c = np.empty((groups, steps, size))
@@ -184,30 +203,26 @@ def _prior_linear(prior: HostPrior, steps: int, n_patterns: int, like: Tensor) -
     c[:, -1] = prior.drift if steps > 1 else prior.start
     if n_patterns > 1:
         c = np.repeat(c, n_patterns, axis=0)
-    return to_device(c.reshape(groups * n_patterns, 1, -1), like)
+    return c.reshape(groups * n_patterns, 1, -1)
 
 
-def _inverse_root(prior: HostPrior, weight: Tensor, n_patterns: int) -> Tensor:
+def _inverse_root(prior: HostPrior, weight: Array, n_patterns: int) -> Array:
     """Inverse of the Cholesky factor of ``H (G P, n, n)``."""
     root = _banded_root(prior, weight, n_patterns)
     if root is None:
-        root = _dense_root(prior, weight, n_patterns)
-    if root.is_cpu:
-        return torch.from_numpy(inverse_of_lower(root.numpy()))
-    eye = torch.zeros_like(root, memory_format=torch.contiguous_format)
-    eye.diagonal(dim1=-2, dim2=-1).fill_(1.0)
-    return torch.linalg.solve_triangular(root, eye, upper=False, out=eye)
+        root = _dense_root(prior, torch.from_numpy(weight), n_patterns).numpy()
+    return inverse_of_lower(root)
 
 
-def _banded_root(prior: HostPrior, weight: Tensor, n_patterns: int) -> Tensor | None:
-    """Cholesky factor of H on the host; None for larger groups, on GPUs and if it fails.
+def _banded_root(prior: HostPrior, weight: Array, n_patterns: int) -> Array | None:
+    """Cholesky factor of H; None for larger groups, and if it fails.
 
     One band holds all chains one after the other: LAPACK does with 2 K entries of a column what
     takes it several times as long with all of them.
     """
     (groups, size), count = prior.start.shape, weight.shape[2]
     steps = count // size
-    if size > 2 or weight.device.type != "cpu":
+    if size > 2:
         return None
     # Entry (t, k, d) lies d below the diagonal in the column of coordinate k of step t.
     band = np.zeros((groups, steps, size, 2 * size))
@@ -221,20 +236,21 @@ def _banded_root(prior: HostPrior, weight: Tensor, n_patterns: int) -> Tensor | 
     if n_patterns > 1:
         band = np.repeat(band, n_patterns, axis=0)
     band = band.reshape(-1, 2 * size)
-    band[:, 0] += weight.numpy().reshape(-1)
+    band[:, 0] += weight.reshape(-1)
     factor, failed = lapack.dpbtrf(band.T, lower=1, overwrite_ab=1)
     if failed:
         return None
-    columns = torch.from_numpy(factor).view(2 * size, -1, count)
-    root = weight.new_zeros(columns.shape[1], count, count)
+    columns = factor.reshape(2 * size, -1, count)
+    root = np.zeros((columns.shape[1], count, count))
+    flat = root.reshape(len(root), -1)
     for below in range(min(2 * size, count)):
-        entries = columns[below, :, : count - below]
-        root.diagonal(-below, dim1=-2, dim2=-1).copy_(entries)
+        # Entries of a diagonal are one row and one column apart.
+        flat[:, below * count :: count + 1] = columns[below, :, : count - below]
     return root
 
 
 def _dense_root(prior: HostPrior, weight: Tensor, n_patterns: int) -> Tensor:
-    """Cholesky factor of H, whatever its groups and its device."""
+    """Cholesky factor of H, whatever its groups."""
     (groups, size), count = prior.start.shape, weight.shape[2]
     steps = count // size
     own = np.empty((groups, size, size, steps))
@@ -242,8 +258,8 @@ def _dense_root(prior: HostPrior, weight: Tensor, n_patterns: int) -> Tensor:
     own[..., 0] = prior.initial + prior.leaving
     own[..., -1] = prior.arriving if steps > 1 else prior.initial
     h = weight.new_zeros(groups, count, count)
-    step_blocks(h, steps).copy_(to_device(own, weight))
-    step_blocks(h, steps, -1).copy_(to_device(-prior.coupling[..., None], weight))
+    step_blocks(h, steps).copy_(torch.from_numpy(own))
+    step_blocks(h, steps, -1).copy_(torch.from_numpy(-prior.coupling[..., None]))
     h = h.repeat_interleave(n_patterns, dim=0) if n_patterns > 1 else h
     h.diagonal(dim1=-2, dim2=-1).add_(weight.squeeze(1))
     root, failed = torch.linalg.cholesky_ex(h)
@@ -265,10 +281,10 @@ def _near_diagonal(steps: int, size: int) -> tuple[Array, Array]:
     return np.moveaxis(own, 0, -1).copy(), np.moveaxis(beside, 0, -1).copy()
 
 
-def _block_sums(matrices: Tensor, groups: int, steps: int) -> tuple[Array, Array, Array, Array]:
+def _block_sums(matrices: Array, groups: int, steps: int) -> tuple[Array, Array, Array, Array]:
     """Sum blocks of ``sym(matrices)`` over patterns, and over steps as ``Sums`` says."""
     size = matrices.shape[-1] // steps
-    host = matrices.cpu().numpy().reshape(len(matrices), -1)
+    host = matrices.reshape(len(matrices), -1)
     own, beside = (
         host.take(at, axis=1).reshape(groups, len(host) // groups, *at.shape)
         for at in _near_diagonal(steps, size)
@@ -279,8 +295,9 @@ def _block_sums(matrices: Tensor, groups: int, steps: int) -> tuple[Array, Array
     return first, every - first, every - last, 0.5 * beside.sum((1, -1), dtype=float)
 
 
-def _vector_sums(rows: Tensor, groups: int, steps: int) -> tuple[Array, Array, Array]:
+def _vector_sums(rows: Array, groups: int, steps: int) -> tuple[Array, Array, Array]:
     """Sum rows ``(G P, R, T K)`` over rows and patterns, and over steps as ``Sums`` says."""
-    host = to_host(rows.sum(1)).reshape(groups, -1, steps, rows.shape[-1] // steps).sum(1)
+    by_pattern = rows.sum(1, dtype=float)
+    host = by_pattern.reshape(groups, -1, steps, rows.shape[-1] // steps).sum(1)
     every = host.sum(1)
     return host[:, 0], every - host[:, 0], every - host[:, -1]

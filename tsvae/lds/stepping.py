@@ -84,6 +84,15 @@ class HostSteps:
         np.subtract(constant, left @ right, out=out)
 
 
+def products(left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
+    """Products of matrices ``(N, ., .)``: small ones by numpy, larger ones on PyTorch's threads."""
+    rows, inner = left.shape[-2:]
+    if rows * inner * right.shape[-1] <= LARGEST_ON_HOST**3:
+        found: NDArray[Any] = left @ right
+        return found
+    return torch.bmm(torch.from_numpy(left), torch.from_numpy(right)).numpy()
+
+
 StepKind = type[TensorSteps] | type[HostSteps]
 
 
