@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tsvae import lds
-from tsvae.lds.natural_factor import inverse_of_lower
+from tsvae.lds.natural_factor import cholesky, inverse_of_lower
 from tsvae.lds.natural_gradient import natural_kl, prior_factor
 
 
@@ -58,3 +58,14 @@ def test_inverses_of_triangular_matrices(size):
     found = inverse_of_lower(root)
     np.testing.assert_allclose(found @ root, np.broadcast_to(np.eye(size), root.shape), atol=1e-12)
     assert not np.triu(found, 1).any()
+
+
+@pytest.mark.parametrize("size", range(1, 6))
+def test_factors_of_small_matrices(size):
+    rng = np.random.default_rng(size)
+    root = rng.normal(size=(2, 3, size, size))
+    given = root @ root.swapaxes(-1, -2) + np.eye(size)
+    np.testing.assert_allclose(cholesky(given), np.linalg.cholesky(given), atol=1e-12)
+    given[1, 2, -1, -1] = -1.0
+    with pytest.raises(np.linalg.LinAlgError):
+        cholesky(given)

@@ -28,6 +28,11 @@ def jointly(params, linear, precision):
     return draw_joint_chains(params, linear, precision, 1, generator())
 
 
+def on_host(params, linear, precision):
+    """One pattern and few steps: the same on the host."""
+    return jointly(params, linear, precision[:1])
+
+
 def short(params, linear, precision):
     noise = torch.randn(1, *linear.shape, generator=generator(), **WIDE)
     return draw_short_chains(params, linear, precision, noise.to(linear.dtype))
@@ -75,6 +80,11 @@ def integrated_walk(step):
         (jointly, 200, two_levels(1e-3)),
         (jointly, 200, two_levels(1e-5)),
         (jointly, 200, integrated_walk(0.01)),
+        (on_host, 24, two_levels(0.1)),
+        (on_host, 24, two_levels(1e-2)),
+        (on_host, 24, two_levels(1e-3)),
+        (on_host, 24, two_levels(1e-5)),
+        (on_host, 24, integrated_walk(0.01)),
         (by_filter, 200, two_levels(1e-3)),
         (by_filter, 200, two_levels(1e-4)),
         (short, 24, level_and_noise(1e-2)),

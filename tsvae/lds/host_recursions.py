@@ -154,28 +154,31 @@ def _eliminate(
     if n_steps == 1:
         ends = {0: prior.initial[0]}
     towards = np.ascontiguousarray(prior.coupling[0].T, dtype)
-    factor, failed = InverseRoots(inverses), False
+    factor = InverseRoots(inverses)
     changes = [False, *(potential[1:] != potential[:-1]).any(1).tolist()]
     potential_at = np.cumsum(changes).tolist()
 
     def take(step: int, slot: int) -> Array:
-        nonlocal failed
         total = inverses[slot]
         total[...] = ends.get(step, inner)
         diagonals[slot] += potential[step]
         if step:
             half = turned[slot - 1]
             total -= half.T @ half
-        failed |= not factor(slot)
+        if not factor(slot):
+            raise np.linalg.LinAlgError
         np.matmul(total, towards, out=turned[slot])
         return total
 
     # Nothing follows the last step, whose matrix is another for that reason.
-    at = _visit([*potential_at[:-1], -1], take, dtype, tolerance)
+    try:
+        at = _visit([*potential_at[:-1], -1], take, dtype, tolerance)
+    except np.linalg.LinAlgError:
+        return None
     count = at[-1] + 1
     inverses, turned, roots = inverses[:count], turned[:count], diagonals[:count]
     turned[-1] = 0.0
-    if failed or float(roots.max()) ** 2 * least > 1.0:
+    if float(roots.max()) ** 2 * least > 1.0:
         return None
     conditional = inverses.swapaxes(1, 2) @ inverses
     pull = turned.swapaxes(1, 2) @ inverses
@@ -316,7 +319,8 @@ def _smoother_adjoint(elimination: HostElimination, diagonals: Array) -> Slots:
 def _summed(left: Array, right: Array) -> Array:
     """``sum_n left_n' right_n``."""
     # One product so large that numpy's BLAS would start threads of its own.
-    size = left.shape[1:]
-    one, two = (torch.from_numpy(np.ascontiguousarray(x).reshape(-1, *x.shape[2:])) for x in (left, right))
+    one, two = (
+        torch.from_numpy(np.ascontiguousarray(x).reshape(-1, x.shape[2])) for x in (left, right)
+    )
     found: Array = (one.mT @ two).numpy()
     return found

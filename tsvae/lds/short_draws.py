@@ -20,8 +20,8 @@ expected parameters included), and with the potentials' h and :math:`\Lambda`
     + \tfrac w2(S + S\Lambda S), \\
     \bar\Lambda = \bar H_0 - \tfrac w2(S + mm'), \quad \bar\kappa = -w,
 
-where :math:`tril_{1/2}` is the lower triangle with half of the diagonal. All of it runs on the host,
-on matrices so small that calls, not arithmetic, make the price.
+where :math:`tril_{1/2}` is the lower triangle with half of the diagonal. All of it runs on the
+host, on matrices so small that calls, not arithmetic, make the price.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class _Draw(torch.autograd.Function):
         prior, *kept = ctx.kept
         root, dtype = kept[2], kept[2].dtype
         weight, epsilon, _, spread, mean, u = (part.astype(dtype, copy=False) for part in kept)
-        (n_series, steps, _), n_patterns = ctx.shapes[0], ctx.shapes[1][0]
+        n_patterns, steps, _ = ctx.shapes[1]
         (groups, size), rows = prior.start.shape, mean.shape[1]
         w = np.zeros((len(mean), rows, 1), dtype)
         if grad_kl is not None:

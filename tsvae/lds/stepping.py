@@ -97,7 +97,7 @@ StepKind = type[TensorSteps] | type[HostSteps]
 
 
 def are_for_host(matrices: int, size: int, like: Tensor) -> bool:
-    """Whether steps of so many matrices of that size, with the type of ``like``, are cheaper there."""
+    """Whether steps of so many matrices of that size, of the type of ``like``, belong there."""
     small = matrices == 1 and size <= LARGEST_ON_HOST
     return small and like.is_cpu and like.dtype in _DTYPES
 
