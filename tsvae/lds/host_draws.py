@@ -26,6 +26,7 @@ from tsvae.lds.joint_means import Noise
 from tsvae.lds.joint_prior import COVARIANCES_PRECISION, SUMS_PRECISION
 from tsvae.lds.joint_sums import OwnSums, add_noise, matrix_sums
 from tsvae.lds.natural_factor import Array, to_device
+from tsvae.lds.stepping import LARGEST_ON_HOST
 
 # Steps up to which a loop over them is cheaper than chunks of them side by side.
 MOST_STEPS = 48
@@ -59,9 +60,10 @@ def draw_on_host(
     draws : Tensor (S, B, T, K)
     local_kl : Tensor (B,)
 
-    None instead if a factor fails, or chains are so long that chunks of them are cheaper.
+    None instead if a factor fails, or chains are so long, or rows so many, that others are cheaper.
     """
-    if linear.shape[1] > MOST_STEPS:
+    rows = linear.shape[0] + noise.transition.shape[2]
+    if linear.shape[1] > MOST_STEPS or rows * linear.shape[2] ** 2 > LARGEST_ON_HOST**3:
         return None
     potential = precision.detach().numpy()[0]
     chain = eliminate_on_host(prior, potential)

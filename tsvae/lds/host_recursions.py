@@ -45,8 +45,7 @@ class Slots(NamedTuple):
 
     def total(self) -> Array:
         """Sum over steps, ``(K, K)``."""
-        counts = np.bincount(self.at).astype(self.values.dtype)
-        found: Array = np.tensordot(counts, self.values, 1)
+        found: Array = (_counts(self.at, self.values) * self.values).sum(0)
         return found
 
 
@@ -259,41 +258,56 @@ def adjoint_on_host(
     -------
     PivotAdjoint
     """
-    (conditional, at), gain = elimination.conditional, elimination.gain
-    later = _smoother_adjoint(elimination, -half * potential)
-    # Z_t, S_t and M_t of every combination of theirs that occurs.
-    keys, own_at = numbered(zip(later.at, smoothing.smoothed.at, at, strict=True))
-    chosen = np.array(keys).T
-    counts = np.bincount(own_at).astype(gain.dtype)
-    m = conditional[chosen[2]]
-    p = later.values[chosen[0]] @ m  # P' of ``joint_covariances._adjoint_source``
-    turned = (smoothing.smoothed.values[chosen[1]] - 0.5 * m) @ p
-    coupling = _summed(smoothing.crossed[chosen[1]], p * (2.0 * counts)[:, None, None])
-    source = half * m
-    source -= turned
-    source -= turned.swapaxes(1, 2)
-
+    source, coupling = _pivot_sources(elimination, smoothing, half, potential)
+    at, gain = elimination.conditional.at, elimination.gain
     found = np.empty((len(at), *gain.shape[1:]), gain.dtype)
-    back, own_back = at[::-1], own_at[::-1]
+    back, own = at[::-1], source.at[::-1]
 
     def take(step: int, slot: int) -> Array:
         if step:
             link = gain[back[step]]
             np.matmul(link @ found[slot - 1], link.T, out=found[slot])
-            found[slot] += source[own_back[step]]
+            found[slot] += source.values[own[step]]
         else:
-            found[slot] = source[own_back[step]]
+            found[slot] = source.values[own[step]]
         return found[slot]
 
-    slots = _visit(list(zip(back, own_back, strict=True)), take, gain.dtype)[::-1]
+    slots = _visit(list(zip(back, own, strict=True)), take, gain.dtype)[::-1]
     # Y_{t+1} G_t', once for every combination.
     moves, move_at = numbered(zip(slots[1:], at[:-1], strict=True))
     if moves:
         one, two = np.array(moves).T
-        counts = np.bincount(move_at).astype(gain.dtype)
-        scaled = gain[two] * (2.0 * counts)[:, None, None]
+        scaled = gain[two] * (2.0 * _counts(move_at, gain))
         coupling -= _summed(found[one], scaled.swapaxes(1, 2))
     return PivotAdjoint(Slots(found[: slots[0] + 1], slots), coupling)
+
+
+def _pivot_sources(
+    elimination: HostElimination, smoothing: HostSmoothing, half: float, potential: Array
+) -> tuple[Slots, Array]:
+    """Sum what a step's own results add to the adjoint of M_t, and to the gradient of B.
+
+    As ``joint_covariances._adjoint_source``.
+    """
+    (conditional, at), gain = elimination.conditional, elimination.gain
+    later = _smoother_adjoint(elimination, -half * potential)
+    # Z_t, S_t and M_t of every combination of theirs that occurs.
+    keys, own_at = numbered(zip(later.at, smoothing.smoothed.at, at, strict=True))
+    z, s, m = np.array(keys).T
+    own = conditional[m]
+    p = later.values[z] @ own  # P'
+    turned = (smoothing.smoothed.values[s] - 0.5 * own) @ p
+    p *= 2.0 * _counts(own_at, gain)
+    coupling = _summed(smoothing.crossed[s], p)
+    own *= half
+    own -= turned
+    own -= turned.swapaxes(1, 2)
+    return Slots(own, own_at), coupling
+
+
+def _counts(at: list[int], like: Array) -> Array:
+    """Count the steps of every slot, ``(n, 1, 1)``."""
+    return np.bincount(at).astype(like.dtype)[:, None, None]
 
 
 def _smoother_adjoint(elimination: HostElimination, diagonals: Array) -> Slots:
