@@ -23,6 +23,7 @@ CASES = [
     (3, 1, 4, 1, 2, False),
     (4, 1, 3, 1, 24, True),
     (5, 1, 2, 1, 30, False),
+    (3, 1, 2, 1, 130, True),
 ]
 
 
@@ -64,8 +65,9 @@ def test_outcome_and_gradients_are_those_of_pytorch(case, kind, monkeypatch):
         torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-8)
 
 
-def test_the_host_is_taken_for_one_short_chain_alone(drawing_case, monkeypatch):
+def test_the_host_is_taken_for_one_chain_alone(drawing_case, monkeypatch):
     taken = []
+    monkeypatch.setattr(host_draws, "MOST_STEPS", 48)
 
     def noted(prior, potential):
         taken.append(potential.shape)
@@ -147,6 +149,23 @@ def test_rounding_makes_it_float64_inside():
     one, two = (x.conditional.values[x.conditional.at] for x in (narrow, wide))
     np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-7)
     assert narrow.log_det == pytest.approx(wide.log_det, rel=1e-6)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("rows", [2, 2000])
+def test_rows_walk_along_their_links(reverse, rows):
+    """Long runs by chunks side by side where rows are few, else step by step."""
+    rng = np.random.default_rng(0)
+    matrices, links = 0.3 * rng.normal(size=(3, 6, 6)), [0] * 60 + [1, 2, 1] + [2] * 70
+    given = rng.normal(size=(len(links) + 1, rows, 6))
+    found = given.copy()
+    view = found[::-1] if reverse else found
+    host_recursions.walk(view, matrices, links)
+    want = given[::-1] if reverse else given
+    state = want[0]
+    for step, link in enumerate(links, start=1):
+        state = state @ matrices[link] + want[step]
+        np.testing.assert_allclose(view[step], state, atol=1e-10)
 
 
 @given(st.lists(st.integers(0, 3)))

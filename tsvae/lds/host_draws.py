@@ -21,6 +21,7 @@ from tsvae.lds.host_recursions import (
     adjoint_on_host,
     eliminate_on_host,
     smooth_on_host,
+    walk,
 )
 from tsvae.lds.joint_means import Noise
 from tsvae.lds.joint_prior import COVARIANCES_PRECISION, SUMS_PRECISION
@@ -28,8 +29,8 @@ from tsvae.lds.joint_sums import OwnSums, add_noise, matrix_sums
 from tsvae.lds.natural_factor import Array, to_device
 from tsvae.lds.stepping import LARGEST_ON_HOST
 
-# Steps up to which a loop over them is cheaper than chunks of them side by side.
-MOST_STEPS = 48
+# Beyond so many steps lists of them cost more than calls.
+MOST_STEPS = 2000
 
 
 def draw_on_host(
@@ -201,13 +202,11 @@ def _rows(values: Array) -> Tensor:
 
 def _substitute(chain: HostElimination, right: Array) -> Array:
     """Solve ``H x = right`` for rows ``(T, R, K)``, in the memory of ``right``."""
-    (conditional, at), gains = chain.conditional, list(chain.gain)
+    conditional, at = chain.conditional
     # Row vectors: G'y is y @ G, and G d is d @ G'.
-    for step in range(1, len(at)):
-        right[step] += right[step - 1] @ gains[at[step - 1]]
+    walk(right, chain.gain, at[:-1])
     solved: Array = right @ conditional[at]
-    for step in range(len(at) - 2, -1, -1):
-        solved[step] += solved[step + 1] @ gains[at[step]].T
+    walk(solved[::-1], chain.gain.swapaxes(1, 2), at[:-1][::-1])
     return solved
 
 

@@ -10,6 +10,7 @@ of such a run is one slot.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,8 @@ import torch
 from tsvae.lds.host_prior import HostPrior
 from tsvae.lds.joint_elimination import LEAST_SHARE
 from tsvae.lds.natural_factor import Array
-from tsvae.lds.steady import SHORTEST, Run, Settling, Watch
+from tsvae.lds.scans import CHUNKED_BELOW
+from tsvae.lds.steady import CHUNKED_FROM, SHORTEST, Run, Settling, Watch, constant_affine
 from tsvae.lds.stepping import InverseRoots
 
 # A look at a state costs a fraction of one step.
@@ -214,9 +216,39 @@ def _visit(
 
 
 def _runs(keys: Sequence[Hashable]) -> list[Run]:
-    _, at = numbered(keys)
-    starts = [step for step, slot in enumerate(at) if step == 0 or slot != at[step - 1]]
-    return [Run(*ends) for ends in zip(starts, [*starts[1:], len(at)], strict=True)]
+    starts = [step for step, key in enumerate(keys) if step == 0 or key != keys[step - 1]]
+    return [Run(*ends) for ends in pairwise([*starts, len(keys)])]
+
+
+def walk(rows: Array, matrices: Array, links: list[int]) -> None:
+    """``x_t += x_{t-1} M`` in place for rows ``(T, R, K)``, from the first on.
+
+    Parameters
+    ----------
+    rows : ndarray (T, R, K)
+    matrices : ndarray (n, K, K)
+        M.
+    links : list of int
+        Which of them leads to each step but the first.
+    """
+    _, count, size = rows.shape
+    runs = []
+    if count * size * size <= CHUNKED_BELOW:
+        runs = [run for run in _runs(links) if run.stop - run.start > CHUNKED_FROM]
+    stops = {run.start: run.stop for run in runs}
+    step, last = 0, len(links)
+    while step < last:
+        matrix = matrices[links[step]]
+        if step in stops:
+            # Chunks side by side.
+            block = slice(step + 1, stops[step] + 1)
+            past, constants = (torch.from_numpy(x.copy()) for x in (rows[None, step], rows[block]))
+            link = torch.from_numpy(matrix.copy())[None]
+            rows[block] = constant_affine(link, constants[:, None], past).numpy()[:, 0]
+            step = stops[step]
+        else:
+            rows[step + 1] += rows[step] @ matrix
+            step += 1
 
 
 def smooth_on_host(elimination: HostElimination) -> HostSmoothing:
