@@ -137,6 +137,18 @@ def test_what_has_no_factor_is_left_to_others(drawing_case):
         assert eliminate_on_host(prior, np.full((5, 3), -1e3, dtype)) is None
 
 
+@pytest.mark.parametrize("size", [2, 4])
+def test_what_is_not_finite_raises_no_warning(drawing_case, size):
+    """It shows in the outcome, as it does with PyTorch."""
+    case = drawing_case(size, 1, 3, 1, 5, True)
+    linear = torch.full_like(case.linear, torch.inf)
+    potentials = lds.Potentials(linear.requires_grad_(), case.precision)
+    found = lds.draw_states(case.params, potentials, torch.Generator().manual_seed(0))
+    (slope,) = torch.autograd.grad(found.local_kl.sum() + found.draws.sum(), [linear])
+    assert not bool(found.draws.isfinite().any())
+    assert slope.shape == linear.shape
+
+
 def test_rounding_makes_it_float64_inside():
     """Pivots a thousandth of the largest precision and less: factors in float64, then rounded."""
     noise = torch.diag(torch.tensor([1.0, 1.0, 1e-5], dtype=torch.float64))

@@ -67,7 +67,8 @@ def draw_on_host(
     if linear.shape[1] > MOST_STEPS or rows * linear.shape[2] ** 2 > LARGEST_ON_HOST**3:
         return None
     potential = precision.detach().numpy()[0]
-    chain = eliminate_on_host(prior, potential)
+    with np.errstate(all="ignore"):
+        chain = eliminate_on_host(prior, potential)
     if chain is None:
         return None
     means = None if path is None else path.numpy()[:, 0]
@@ -119,6 +120,7 @@ class _Pull:
 
 class _Draw(torch.autograd.Function):
     @staticmethod
+    @np.errstate(all="ignore")  # as PyTorch: what is not finite shows in the objective
     def forward(
         ctx: Any, task: _Task, linear: Tensor, precision: Tensor, *params: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -150,6 +152,7 @@ class _Draw(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @np.errstate(all="ignore")
     def backward(
         ctx: Any, grad_draws: Tensor | None, grad_kl: Tensor | None
     ) -> tuple[Tensor | None, ...]:

@@ -120,7 +120,7 @@ def eliminate_on_host(prior: HostPrior, potential: Array) -> HostElimination | N
     Returns
     -------
     HostElimination or None
-        None where a factor fails, or rounding counts even in float64.
+        None where a factor fails.
     """
     if potential.dtype == np.float64:
         return _eliminate(prior, potential, 1e-14)

@@ -101,6 +101,7 @@ def _by_series(values: Tensor, groups: int, n_patterns: int, dtype: np.dtype[Any
 
 class _Draw(torch.autograd.Function):
     @staticmethod
+    @np.errstate(all="ignore")  # as PyTorch: what is not finite shows in the objective
     def forward(
         ctx: Any, linear: Tensor, precision: Tensor, noise: Tensor, *params: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -133,6 +134,7 @@ class _Draw(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @np.errstate(all="ignore")
     def backward(
         ctx: Any, grad_draws: Tensor | None, grad_kl: Tensor | None
     ) -> tuple[Tensor | None, ...]:
