@@ -5,15 +5,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
-import numpy as np
 from torch import Tensor
 
 from tsvae.lds.host_prior import HostPrior
 from tsvae.lds.joint_means import Noise
-from tsvae.lds.natural_factor import Array, inverse_of_lower, to_host
+from tsvae.lds.natural_factor import Array, half_lower, inverse_of_lower, to_host
 
 
 def per_group(values: Tensor, groups: int) -> Array:
@@ -70,20 +68,14 @@ def add_noise(grads: list[Array], prior: HostPrior, noise: Noise, q: Tensor) -> 
         return
     root, size = prior.excess_root, a.shape[-1]
     inverse = inverse_of_lower(root)
-    inner = root.swapaxes(1, 2) @ outer(q[:-1], noise.excess[:-1], groups) * _half_lower(size)
+    inner = root.swapaxes(1, 2) @ outer(q[:-1], noise.excess[:-1], groups) * half_lower(size)
     found = inverse.swapaxes(1, 2) @ inner @ inverse
     grads[5][:, :size, :size] += 0.5 * (found + found.swapaxes(1, 2))
 
 
-@lru_cache(maxsize=32)
-def _half_lower(size: int) -> Array:
-    """Ones below the diagonal, halves on it."""
-    return np.tri(size) - 0.5 * np.eye(size)
-
-
 def _by_inverse_root(grad: Array, root: Array) -> Array:
     """Gradient by a covariance, from that by the inverse of its factor: ``_InverseRoot``."""
-    inner = grad @ root.swapaxes(1, 2) * _half_lower(root.shape[-1])
+    inner = grad @ root.swapaxes(1, 2) * half_lower(root.shape[-1])
     pulled = root.swapaxes(1, 2) @ inner @ root
     found: Array = -0.5 * (pulled + pulled.swapaxes(1, 2))
     return found

@@ -175,6 +175,12 @@ def gram(left: Array) -> Array:
     return product
 
 
+@lru_cache(maxsize=64)
+def half_lower(size: int, dtype: type = np.float64) -> Array:
+    """Ones below the diagonal, halves on it: not to be written to."""
+    return (np.tri(size) - 0.5 * np.eye(size)).astype(dtype)
+
+
 class Phi(NamedTuple):
     """``Expectations``, V^-1, and what the KL takes over: (nu - k) / 2 and sums of digammas."""
 

@@ -38,7 +38,7 @@ from torch.autograd.function import once_differentiable
 from tsvae.lds.host_prior import HostPrior, Sums, flat, host_prior, prior_gradients
 from tsvae.lds.joint_prior import COVARIANCES_PRECISION
 from tsvae.lds.linalg import safe_cholesky
-from tsvae.lds.natural_factor import Array, array_of, inverse_of_lower, to_device
+from tsvae.lds.natural_factor import Array, array_of, half_lower, inverse_of_lower, to_device
 from tsvae.lds.parameters import LDSParameters
 from tsvae.lds.short_pass import step_blocks
 from tsvae.lds.stepping import products
@@ -46,7 +46,7 @@ from tsvae.lds.stepping import products
 # Beyond so many numbers T K, or so many matrices G * P, steps in turn are cheaper.
 LONGEST_CHAIN = 64
 MOST_CHAINS = 128
-WIDE = np.dtype(np.float64)
+_WIDE = np.dtype(np.float64)
 
 
 def draw_short_chains(
@@ -108,9 +108,9 @@ class _Draw(torch.autograd.Function):
         n_patterns, steps, _ = precision.shape
         prior = host_prior(list(params), steps)
         groups, size = prior.start.shape
-        h = _rows_in(linear[None], n_patterns, size, WIDE)
-        weight = _rows_in(precision[None], n_patterns, size, WIDE)
-        epsilon = _rows_in(noise, n_patterns, size, WIDE)
+        h = _rows_in(linear[None], n_patterns, size, _WIDE)
+        weight = _rows_in(precision[None], n_patterns, size, _WIDE)
+        epsilon = _rows_in(noise, n_patterns, size, _WIDE)
         root = _inverse_root(prior, weight, n_patterns)
         c = _prior_linear(prior, steps, n_patterns)
         n_samples, rows = noise.shape[0], h.shape[1]
@@ -155,7 +155,7 @@ class _Draw(torch.autograd.Function):
             g = _rows_in(grad_draws, n_patterns, size, dtype)
             pulled += g.reshape(len(g), rows, -1, steps * size).sum(2)
             noisy = products(epsilon.swapaxes(1, 2), products(g, root.swapaxes(1, 2)))
-            noisy *= _half_lower(steps * size, dtype)
+            noisy *= half_lower(steps * size, dtype.type)
             inner -= noisy
         own = products(products(pulled, root.swapaxes(1, 2)), root)
         back = 0.5 * w * mean - own
@@ -188,12 +188,6 @@ class _Kept(NamedTuple):
     spread: Array
     mean: Array
     u: Array
-
-
-@lru_cache(maxsize=32)
-def _half_lower(size: int, dtype: np.dtype[Any]) -> Array:
-    """Ones below the diagonal, halves on it."""
-    return (np.tri(size) - 0.5 * np.eye(size)).astype(dtype)
 
 
 def _prior_linear(prior: HostPrior, steps: int, n_patterns: int) -> Array:
