@@ -10,7 +10,7 @@ import pytest
 from scipy.special import ndtr
 
 from tsvae import SVAEForecaster
-from tsvae.estimation.calibration import Errors, _fit_shape, _step_levels
+from tsvae.estimation.calibration import Errors, _fit_shape, _step_levels, _widened_tails
 from tsvae.estimation.spread import KNOTS, ForecastSpread, step_groups
 from tsvae.models.predictive import NormalPredictive, SamplePredictive
 
@@ -41,9 +41,9 @@ def test_coverage_of_students_noise():
     errors = simulated(student)
     spread = shape_of(errors)
     fresh = student(np.random.default_rng(1), (4000, 12, 3))
-    table = spread.at_steps(12)[:, 3:]
+    table = spread.at_steps(12).table
     for low, coverage in ((0, 0.95), (1, 0.9), (2, 0.8), (4, 0.4)):
-        inside = (fresh >= table[:, [low]]) & (fresh <= table[:, [-1 - low]])
+        inside = (fresh >= table[..., low]) & (fresh <= table[..., -1 - low])
         np.testing.assert_allclose(inside.mean((0, 2)), coverage, atol=0.05)
 
 
@@ -56,6 +56,41 @@ def test_shapes_are_shrunk_to_normal_ones_by_few_windows():
     assert np.abs(few).max() < 0.2 * np.abs(many).max()
 
 
+def unlike(rng, shape):
+    """Errors of variance 1: even, normal, and mostly small ones with rare jumps."""
+    even = rng.uniform(-(3**0.5), 3**0.5, size=shape[:-1])
+    jumps = np.where(rng.random(shape[:-1]) < 0.02, 5.0, 0.5) * rng.normal(size=shape[:-1])
+    jumps /= np.sqrt(0.02 * 25.0 + 0.98 * 0.25)
+    return np.stack((even, rng.normal(size=shape[:-1]), jumps), axis=-1)
+
+
+def test_variables_have_shapes_of_their_own_where_data_tell():
+    def middle_halves(independent):
+        errors = simulated(unlike, n=4000)._replace(independent=independent)
+        spread = shape_of(errors)
+        fresh = unlike(np.random.default_rng(1), (4000, 12, 3)) * np.exp(-spread.at_steps(12)[0])
+        # The bound of 50 %, between those of 40 and 60 %.
+        bound = 0.5 * (spread.at_steps(12).table[..., 8] + spread.at_steps(12).table[..., 9])
+        return (np.abs(fresh) <= bound).mean((0, 1)), bound.mean(0)
+
+    shares, bounds = middle_halves(1e5)
+    np.testing.assert_allclose(shares[:2], 0.5, atol=0.05)
+    assert 0.5 < shares[2] < 0.65  # bands are no narrower than the tails ask for
+    few, alike = middle_halves(0.1)
+    assert few[2] > 0.7 and shares[2] < few[2] - 0.08
+    assert np.ptp(alike) < 0.02 < 0.2 < np.ptp(bounds)
+
+
+def test_tails_of_heavy_errors_are_those_of_normal_ones_and_the_middle_is_kept():
+    table = np.stack((0.8 * KNOTS, 1.2 * KNOTS))
+    found = _widened_tails(table)
+    np.testing.assert_array_equal(found[1], table[1])
+    np.testing.assert_allclose(found[0, [1, -2]], KNOTS[[1, -2]])
+    np.testing.assert_allclose(found[0, [0, -1]], KNOTS[[0, -1]])
+    shares = found[0, 7:] / KNOTS[7:]
+    assert 0.8 < shares[0] < 0.85 and (np.diff(shares) >= -1e-12).all()
+
+
 def test_variables_differ_and_the_level_stays():
     errors = simulated(normal)
     ratio = np.array([0.5, 1.0, 2.0]) * 0.7  # all too small, as on rows that were learned from
@@ -64,7 +99,7 @@ def test_variables_differ_and_the_level_stays():
     weight = errors.independent / (errors.independent + 20.0)
     want = np.tile(weight * np.log([0.5, 1.0, 2.0]), (len(spread.steps), 1))
     np.testing.assert_allclose(spread.log_level, want, atol=0.06)
-    np.testing.assert_allclose(spread.table, np.tile(KNOTS, (len(spread.table), 1)), atol=0.15)
+    np.testing.assert_allclose(spread.table, np.broadcast_to(KNOTS, spread.table.shape), atol=0.15)
 
 
 def test_the_scale_follows_the_window_within_bounds():
@@ -95,7 +130,7 @@ def test_the_scale_follows_the_phases_of_a_season():
 def bent():
     rng = np.random.default_rng(0)
     plain = ForecastSpread.plain(2, 6)
-    table = np.sort(plain.table * 1.3 + 0.2 * rng.normal(size=plain.table.shape), axis=1)
+    table = np.sort(plain.table * 1.3 + 0.2 * rng.normal(size=plain.table.shape), axis=-1)
     level = 0.2 * rng.normal(size=plain.log_level.shape)
     phases = {"delta": 0.4, "cycle": 3, "phase_centre": np.log([1.4, 4.2])}
     return replace(plain, gamma=0.6, log_level=level, table=table, **phases)
@@ -119,7 +154,7 @@ def test_margins_of_samples_are_the_quantiles_and_ranks_stay(bent):
 
 def test_drawn_margins_are_scaled_about_the_median():
     plain = ForecastSpread.plain(1, 4)
-    wide = plain.widened(plain.steps, np.full(plain.table.shape, 1.5))
+    wide = plain.widened(plain.steps, np.full((len(plain.steps), len(KNOTS)), 1.5))
     samples = torch.randn(101, 2, 4, 1)
     part = wide.shape(SamplePredictive(samples), np.zeros((2, 3, 1)), np.ones((2, 3, 1), bool))
     median = samples.median(0).values
@@ -128,10 +163,12 @@ def test_drawn_margins_are_scaled_about_the_median():
 
 def test_steps_between_groups_are_interpolated_and_later_ones_like_the_last(bent):
     found = bent.at_steps(20)
-    known = np.concatenate([bent.log_level, bent.table], axis=1)
-    np.testing.assert_allclose(found[0], known[0])
-    np.testing.assert_allclose(found[10:], np.tile(known[-1], (10, 1)))
-    assert (found[1] >= np.minimum(known[0], known[1]) - 1e-12).all()
+    for part, known in zip(found, (bent.log_level, bent.table), strict=True):
+        np.testing.assert_allclose(part[0], known[0])
+        np.testing.assert_allclose(part[10:], np.broadcast_to(known[-1], part[10:].shape))
+        low, high = bent.steps[3], bent.steps[4]
+        share = np.log(5.0 / low) / np.log(high / low)
+        np.testing.assert_allclose(part[4], known[3] + share * (known[4] - known[3]))
 
 
 @pytest.fixture(scope="module")
@@ -179,9 +216,8 @@ def test_samples_of_a_forecaster_have_its_quantiles(fitted):
 def test_normal_errors_leave_normal_margins():
     errors = simulated(normal, n=4000)
     spread = shape_of(errors)
-    np.testing.assert_allclose(
-        ndtr(spread.table), np.tile(ndtr(KNOTS), (len(spread.table), 1)), atol=0.03
-    )
+    normal_levels = np.broadcast_to(ndtr(KNOTS), spread.table.shape)
+    np.testing.assert_allclose(ndtr(spread.table), normal_levels, atol=0.03)
 
 
 def test_a_season_of_restless_hours_is_found():

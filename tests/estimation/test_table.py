@@ -15,7 +15,7 @@ KNOTS = torch.tensor([-1.5, -0.5, 0.0, 0.7, 1.6])
 
 @pytest.fixture
 def skewed():
-    table = torch.tensor([[-1.0, -0.4, 0.1, 1.2, 4.0], [-3.0, -0.2, -0.1, 0.3, 1.0]])
+    table = torch.tensor([[[-1.0, -0.4, 0.1, 1.2, 4.0]], [[-3.0, -0.2, -0.1, 0.3, 1.0]]])
     mean = torch.tensor([[[1.0], [-2.0]], [[0.5], [3.0]]])
     scale = torch.tensor([[[2.0], [0.5]], [[1.0], [4.0]]])
     return TablePredictive(mean, scale, KNOTS, table)
@@ -23,7 +23,7 @@ def skewed():
 
 def test_a_table_of_the_knots_is_normal():
     mean, scale = torch.randn(3, 4, 2), torch.rand(3, 4, 2) + 0.5
-    part = TablePredictive(mean, scale, KNOTS, KNOTS.repeat(4, 1))
+    part = TablePredictive(mean, scale, KNOTS, KNOTS.repeat(4, 2, 1))
     levels = torch.tensor([0.001, 0.3, 0.5, 0.98])
     want = stats.norm.ppf(levels.numpy(), mean.numpy()[..., None], scale.numpy()[..., None])
     np.testing.assert_allclose(part.quantiles(levels), want, rtol=1e-4, atol=1e-5)
@@ -38,7 +38,7 @@ def test_quantiles_interpolate_scores_and_go_on_as_multiples(skewed):
     found = skewed.quantiles(torch.as_tensor(levels)).numpy()
     u = stats.norm.ppf(levels)
     for h in range(2):
-        line = skewed.table[h].numpy()
+        line = skewed.table[h, 0].numpy()
         want = np.interp(u, KNOTS.numpy(), line)
         want[0], want[-1] = u[0] * line[0] / -1.5, u[-1] * line[-1] / 1.6
         for b in range(2):
@@ -58,8 +58,8 @@ def test_crps_is_twice_the_integral_of_pinball_losses(skewed, truth):
 
 
 def test_scores_are_mapped_step_by_step(skewed):
-    scores = torch.randn(50, 2).sort(dim=0).values
+    scores = torch.randn(50, 2, 1).sort(dim=0).values
     found = map_scores(scores, KNOTS, skewed.table)
     assert (found.diff(dim=0) > 0).all()
-    at_knots = map_scores(KNOTS[:, None].repeat(1, 2), KNOTS, skewed.table)
-    np.testing.assert_allclose(at_knots.T, skewed.table, rtol=1e-5, atol=1e-6)
+    at_knots = map_scores(KNOTS[:, None, None], KNOTS, skewed.table)
+    np.testing.assert_allclose(at_knots.movedim(0, -1), skewed.table, rtol=1e-5, atol=1e-6)

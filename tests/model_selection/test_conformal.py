@@ -14,36 +14,78 @@ from tsvae.model_selection._conformal import rescale_by_past
 LEVELS = [0.05, 0.25, 0.5, 0.75, 0.95]
 
 
-def problem(n_origins=80, width=0.5, step=1, seed=0):
+def problem(n_origins=80, width=0.5, step=1, seed=0, features=3):
     """Normal truth, quantiles of ``width`` times the right spread: (O, B, H, F, Q)."""
     rng = np.random.default_rng(seed)
-    observed = rng.normal(size=(n_origins, 2, 8, 3))
+    observed = rng.normal(size=(n_origins, 2, 8, features))
     quantiles = np.tile(width * stats.norm.ppf(LEVELS), (*observed.shape, 1))
     mask = rng.random(observed.shape) < 0.9
     return quantiles, np.where(mask, observed, 0.0), mask, 50 + step * np.arange(n_origins)
 
 
-def test_by_a_plain_loop():
-    quantiles, observed, mask, origins = problem()
-    found = rescale_by_past(quantiles, observed, mask, origins, LEVELS, memory=29 / 8, enough=5)
-    number, steps = 60, (2, 3)  # the second of four groups of steps
-    every = [o for o in range(80) if origins[o] + 4 <= origins[number]]
-    known = every[-30:]
-    scores = [
-        abs(observed[o, b, h, f]) / (0.5 * stats.norm.ppf(0.95))
+def factor_of(scores, recent, weight):
+    """The conformal factor of a list of scores, by its definition."""
+    return conformal_quantile(np.array(scores), 0.9, recent) ** (weight / (weight + 20.0))
+
+
+def scores_of(found, observed, mask, known, feature):
+    """Scores of the upper level at the third and fourth step, entry by entry."""
+    return [
+        abs(observed[o, b, h, feature]) / found[o, b, h, feature, -1]
         for o in known
         for b in range(2)
-        for h in steps
-        for f in range(3)
-        if mask[o, b, h, f]
+        for h in (2, 3)
+        if mask[o, b, h, feature]
     ]
-    horizons = (origins[known[-1]] - origins[known[0]]) / 4 + 1
-    factor = conformal_quantile(np.array(scores), 0.9, 2 * 3 * horizons)
-    weight = 2 * 3**0.5 * ((origins[every[-1]] - origins[every[0]]) / 4 + 1)
-    factor **= weight / (weight + 20.0)
+
+
+def looked_at(origins, number, last):
+    """Origins whose outcomes four steps ahead are known, all and the last ones."""
+    every = [o for o in range(len(origins)) if origins[o] + 4 <= origins[number]]
+    horizons = [(origins[some[-1]] - origins[some[0]]) / 4 + 1 for some in (every, every[-last:])]
+    return every[-last:], *horizons
+
+
+def test_one_variable_by_a_plain_loop():
+    quantiles, observed, mask, origins = problem(features=1)
+    found = rescale_by_past(quantiles, observed, mask, origins, LEVELS, memory=29 / 8, enough=5)
+    known, every, recent = looked_at(origins, 60, 30)
+    factor = factor_of(scores_of(quantiles, observed, mask, known, 0), 2 * recent, 2 * every)
     np.testing.assert_allclose(
-        found[number][:, 2:4, :, -1], factor * quantiles[number][:, 2:4, :, -1], rtol=5e-4
+        found[60][:, 2:4, :, -1], factor * quantiles[60][:, 2:4, :, -1], rtol=2e-3
     )  # factors lie on a grid
+
+
+def test_each_variable_by_itself_and_then_all_together_by_a_plain_loop():
+    quantiles, observed, mask, origins = problem(n_origins=60)
+    quantiles = quantiles * np.array([0.7, 1.0, 3.0])[:, None]
+    found = rescale_by_past(quantiles, observed, mask, origins, LEVELS, memory=15 / 8, enough=5)
+    own = quantiles.copy()
+    for number in range(8, 60):
+        known, _, recent = looked_at(origins, number, 16)
+        for f in range(3):
+            scores = scores_of(quantiles, observed, mask, known, f)
+            own[number, :, 2:4, f, -1] *= factor_of(scores, 2 * recent, 2 * recent)
+    known, every, recent = looked_at(origins, 59, 16)
+    scores = [s for f in range(3) for s in scores_of(own, observed, mask, known, f)]
+    factor = factor_of(scores, 2 * 3 * recent, 2 * 3**0.5 * every)
+    np.testing.assert_allclose(
+        found[59][:, 2:4, :, -1], factor * own[59][:, 2:4, :, -1], rtol=2e-2
+    )  # factors lie on a grid
+
+
+def test_variables_that_differ_are_covered_alike():
+    quantiles, observed, mask, origins = problem(400, 1.0, step=4)
+    quantiles = quantiles * np.array([0.6, 1.0, 1.8])[:, None]
+    found = rescale_by_past(quantiles, observed, mask, origins, LEVELS)
+    inside = (observed >= found[..., 1]) & (observed <= found[..., 3])
+    before = (observed >= quantiles[..., 1]) & (observed <= quantiles[..., 3])
+    shares, plain = (
+        np.array([part[200:, ..., f][mask[200:, ..., f]].mean() for f in range(3)])
+        for part in (inside, before)
+    )
+    assert np.ptp(plain) > 0.3
+    np.testing.assert_allclose(shares, 0.5, atol=0.06)
 
 
 def test_first_origins_stay_and_later_rows_are_not_looked_at():
@@ -66,7 +108,7 @@ def test_origins_far_apart_are_looked_at_all_the_same():
 
 @pytest.mark.parametrize(("width", "bound"), [(1e-4, 4.0), (1e4, 0.5)])
 def test_factors_are_bounded(width, bound):
-    quantiles, observed, mask, origins = problem(1500, width)
+    quantiles, observed, mask, origins = problem(2500, width, features=1)
     found = rescale_by_past(quantiles, observed, mask, origins, LEVELS)
     factor = found[..., [0, 1, 3, 4]] / quantiles[..., [0, 1, 3, 4]]
     assert np.maximum(factor, 1 / factor).max() <= max(bound, 1 / bound) * (1 + 1e-9)

@@ -34,6 +34,8 @@ _AHEAD = 12  # entries of a history that cost as much as one of a forecast
 _FEWEST_WINDOWS = 10  # independent ones, for a spread that follows them
 _PRIOR_SHAPE = 20.0  # horizons behind the normal shape
 _PRIOR_SKEW = 100.0  # and behind a symmetric one
+_PRIOR_OWN = 20.0  # of one variable, behind the shape of all
+
 _PRIOR_LEVEL = 20.0
 _UPPER = -2  # knot of the level 0.95
 _LOG_NO_ERROR = np.log(1e-3)  # beside the model's scale: a constant variable
@@ -167,7 +169,7 @@ def _step_levels(scale: Array, expected: Array) -> Array:
 def _fit_shape(
     spread: ForecastSpread, errors: Errors, factor: Array, groups: list[Int], steps: Array
 ) -> ForecastSpread:
-    """Levels by variable and standardised quantiles of all variables, for each group of steps."""
+    """Levels and standardised quantiles of each variable, for each group of steps."""
     narrowed = errors.standardised / factor
     weight = errors.independent / (errors.independent + _PRIOR_LEVEL)
     levels, tables = [], []
@@ -179,7 +181,7 @@ def _fit_shape(
         pooled = before[used].mean() if used.any() else 0.0
         level = weight * (before - pooled) + after - before + steps[group].mean()
         levels.append(np.where(used, np.clip(level, -LOG_BOUND, LOG_BOUND), 0.0))
-        tables.append(_shape((own / _rms(own, count))[seen & used], errors.independent))
+        tables.append(_shapes(own / _rms(own, count), seen & used, errors))
     return replace(spread, log_level=np.array(levels), table=np.array(tables))
 
 
@@ -187,14 +189,37 @@ def _rms(values: Array, count: Int) -> Array:
     return np.maximum(np.sqrt(np.square(values).sum((0, 1)) / count.clip(1)), _TINY)
 
 
-def _shape(values: Array, independent: float) -> Array:
-    """Quantiles at the knots, shrunk to normal ones; a 90 % interval no narrower than theirs."""
-    if not len(values):
-        return KNOTS
-    found = np.quantile(values, ndtr(KNOTS))
-    symmetric, skew = (found - found[::-1]) / 2.0, (found + found[::-1]) / 2.0
-    table = KNOTS + independent / (independent + _PRIOR_SHAPE) * (symmetric - KNOTS)
-    # Errors with heavy tails have most of their variance there: next to their standard deviation
-    # the rest is narrow, too narrow for rows that behave otherwise than the training rows.
-    table = table * max(1.0, KNOTS[_UPPER] / max(table[_UPPER], _TINY))
-    return monotone(table + independent / (independent + _PRIOR_SKEW) * skew)
+def _shapes(values: Array, seen: Mask, errors: Errors) -> Array:
+    """Quantiles at the knots ``(F, Q)``, of errors ``(N, h, F)`` with variance 1.
+
+    Those of all variables are shrunk to normal ones, and each variable's own to theirs.
+    """
+    n_features = values.shape[-1]
+    if not seen.any():
+        return np.tile(KNOTS, (n_features, 1))
+    found = np.quantile(values[seen], ndtr(KNOTS))
+    symmetric, skew = _halves(found)
+    weight = errors.independent / (errors.independent + _PRIOR_SHAPE)
+    table = np.tile(KNOTS + weight * (symmetric - KNOTS), (n_features, 1))
+    horizons = errors.independent / n_features**0.5
+    own_weight = horizons / (horizons + _PRIOR_OWN)
+    for variable in np.flatnonzero(seen.any((0, 1))):
+        own = np.quantile(values[..., variable][seen[..., variable]], ndtr(KNOTS))
+        table[variable] += own_weight * (_halves(own)[0] - symmetric)
+    skewness = errors.independent / (errors.independent + _PRIOR_SKEW) * skew
+    return monotone(_widened_tails(table) + skewness)
+
+
+def _halves(quantiles: Array) -> tuple[Array, Array]:
+    """Symmetric part and skewness."""
+    return (quantiles - quantiles[::-1]) / 2.0, (quantiles + quantiles[::-1]) / 2.0
+
+
+def _widened_tails(table: Array) -> Array:
+    """Make a 90 % interval no narrower than the normal one, and others in between.
+
+    Errors with heavy tails have most of their variance there: next to their standard deviation
+    the rest is narrow, too narrow for rows that behave otherwise than the training rows.
+    """
+    short = np.maximum(1.0, KNOTS[_UPPER] / np.maximum(table[:, [_UPPER]], _TINY))
+    return table * short ** np.minimum(1.0, np.abs(KNOTS / KNOTS[_UPPER]))

@@ -21,6 +21,7 @@ __all__ = [
     "KNOTS",
     "LOG_BOUND",
     "ForecastSpread",
+    "SpreadSteps",
     "monotone",
     "step_centres",
     "step_groups",
@@ -60,10 +61,17 @@ def step_centres(horizon: int) -> Array:
 
 
 class _Ahead(NamedTuple):
-    """A spread at the steps of one horizon: level ``(H, F)``, table ``(H, Q)``."""
+    """A spread at the steps of one horizon: level ``(H, F)``, table ``(H, F, Q)``."""
 
     level: Tensor
     table: Tensor
+
+
+class SpreadSteps(NamedTuple):
+    """A spread at each step ahead: ``(H, F)`` and ``(H, F, Q)``."""
+
+    log_level: Array
+    table: Array
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,8 @@ class ForecastSpread:
     The scale of a forecast is the model's, times ``exp(gamma * (log s - centre))``, s the standard
     deviation of the window's observed entries, times ``exp(delta * (log d - phase_centre))``, d the
     size of changes from cycle to cycle at the step's phase, times ``exp(log_level)``; its shape is
-    a table of standardised quantiles. Steps between the groups' centres are interpolated.
+    a table of standardised quantiles of each variable. Steps between the groups' centres are
+    interpolated.
 
     Attributes
     ----------
@@ -86,7 +95,7 @@ class ForecastSpread:
     steps : ndarray (K,)
         Centres of the groups of steps, 1-based.
     log_level : ndarray (K, F)
-    table : ndarray (K, Q)
+    table : ndarray (K, F, Q)
         Standardised quantiles at the normal scores :data:`KNOTS`.
     """
 
@@ -103,7 +112,7 @@ class ForecastSpread:
     def plain(cls, n_features: int, horizon: int = 1) -> ForecastSpread:
         """Spread that leaves forecasts as they are."""
         steps = step_centres(horizon)
-        table = np.tile(KNOTS, (len(steps), 1))
+        table = np.tile(KNOTS, (len(steps), n_features, 1))
         zeros = np.zeros((len(steps), n_features))
         centre = np.zeros(n_features)
         return cls(0.0, 0.0, centre, centre, 0, steps, zeros, table)
@@ -154,15 +163,16 @@ class ForecastSpread:
             return _rescale_ranks(samples, ahead.table)
         horizon = samples.shape[2]
         scale = margins.scale * self._factor(values, mask, horizon) * ahead.level
-        scores = ((samples - margins.mean) / margins.scale).transpose(-1, -2)
-        standard = map_scores(scores, torch.as_tensor(KNOTS).to(scores), ahead.table)
-        return margins.mean + scale * standard.transpose(-1, -2)
+        scores = (samples - margins.mean) / margins.scale
+        return margins.mean + scale * map_scores(
+            scores, torch.as_tensor(KNOTS).to(scores), ahead.table
+        )
 
     def widened(self, steps: Array, factors: Array) -> ForecastSpread:
         """Distances from the median times ``factors`` ``(L, Q)``, given at ``steps`` ``(L,)``."""
-        own = [np.interp(np.log(self.steps), np.log(steps), line) for line in factors.T]
-        middle = self.table[:, [len(KNOTS) // 2]]
-        table = monotone(middle + np.stack(own, axis=1) * (self.table - middle))
+        own = _interpolated(self.steps, steps, factors)[:, None]
+        middle = self.table[..., [len(KNOTS) // 2]]
+        table = monotone(middle + own * (self.table - middle))
         return replace(self, table=table)
 
     def _factor(self, values: Array, mask: Mask, horizon: int) -> Tensor:
@@ -170,19 +180,19 @@ class ForecastSpread:
         return torch.as_tensor(factor, dtype=torch.float32)
 
     def _ahead(self, horizon: int) -> _Ahead:
-        both = self.at_steps(horizon)
-        n_features = self.log_level.shape[1]
-        level, table = both[:, :n_features], both[:, n_features:]
+        at = self.at_steps(horizon)
         return _Ahead(
-            torch.as_tensor(np.exp(level), dtype=torch.float32),
-            torch.as_tensor(table, dtype=torch.float32),
+            torch.as_tensor(np.exp(at.log_level), dtype=torch.float32),
+            torch.as_tensor(at.table, dtype=torch.float32),
         )
 
-    def at_steps(self, horizon: int) -> Array:
-        """``log_level`` and ``table`` side by side at steps 1 to ``horizon``, ``(H, F + Q)``."""
-        known = np.concatenate([self.log_level, self.table], axis=1)
-        wanted = np.log(np.arange(1.0, horizon + 1))
-        return np.stack([np.interp(wanted, np.log(self.steps), line) for line in known.T], axis=1)
+    def at_steps(self, horizon: int) -> SpreadSteps:
+        """Levels and tables at steps 1 to ``horizon``; those of the last group further ahead."""
+        wanted = np.arange(1.0, horizon + 1)
+        return SpreadSteps(
+            _interpolated(wanted, self.steps, self.log_level),
+            _interpolated(wanted, self.steps, self.table),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; see :meth:`from_dict`."""
@@ -195,6 +205,13 @@ class ForecastSpread:
         arrays = {name: np.asarray(data[name], dtype=float) for name in _ARRAYS}
         numbers: dict[str, Any] = {name: data[name] for name in _NUMBERS}
         return cls(**(numbers | arrays))
+
+
+def _interpolated(wanted: Array, steps: Array, known: Array) -> Array:
+    """Values ``(W, ...)`` at steps ``(W,)`` of what is known ``(K, ...)``, linear in their logs."""
+    lines = known.reshape(len(steps), -1).T
+    found = [np.interp(np.log(wanted), np.log(steps), line) for line in lines]
+    return np.stack(found, axis=1).reshape(len(wanted), *known.shape[1:])
 
 
 def monotone(table: Array) -> Array:
@@ -213,8 +230,8 @@ def _rescale_ranks(samples: Tensor, table: Tensor) -> Tensor:
     median = samples.median(dim=0).values
     scores = torch.special.ndtri((torch.arange(n_samples).double() + 0.5) / n_samples)
     scores = torch.where(scores.abs() < _TINY, torch.full_like(scores, 1e-3), scores)
-    mapped = map_scores(scores.unsqueeze(-1), torch.as_tensor(KNOTS), table.double())
-    factor = (mapped / scores.unsqueeze(-1)).to(samples)  # (S, H)
-    wider = median + factor[:, None, :, None] * (ordered - median)
+    scores = scores[:, None, None]
+    factor = (map_scores(scores, torch.as_tensor(KNOTS), table.double()) / scores).to(samples)
+    wider = median + factor[:, None] * (ordered - median)  # (S, 1, H, F)
     wider = wider.cummax(dim=0).values
     return torch.empty_like(samples).scatter_(0, order, wider)

@@ -50,6 +50,19 @@ def conformal_rank(n_scores: int, level: float, independent: float | None = None
     >>> conformal_rank(19, 0.9)
     18
     """
-    worth = n_scores if independent is None else max(independent, 1.0)
-    share = min(1.0, level * (worth + 1.0) / worth)
+    share = conformal_share(level, n_scores if independent is None else independent)
     return int(np.ceil(round(share * n_scores, 9)))
+
+
+def conformal_share(level: float, independent: float) -> float:
+    """Share of the scores that the bound of a level is not below: a little more than the level.
+
+    Examples
+    --------
+    >>> round(conformal_share(0.9, 100), 6)
+    0.909
+    >>> conformal_share(0.9, 5)
+    1.0
+    """
+    worth = max(independent, 1.0)
+    return min(1.0, level * (worth + 1.0) / worth)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tsvae.metrics._conformal import conformal_rank
+from tsvae.metrics._conformal import conformal_share
 
 __all__ = ["rescale_by_past"]
 
@@ -21,7 +21,7 @@ _FEWEST_ORIGINS = 5
 _ENOUGH_ORIGINS = 100
 _GROUPS = 4  # of steps ahead
 _PRIOR = 20.0  # horizons behind intervals as they are
-_GRID = np.geomspace(0.5, 4.0, 4097)  # factors, 0.05 % apart
+_GRID = np.geomspace(0.5, 4.0, 1025)  # factors, 0.2 % apart
 _TINY = 1e-12
 
 
@@ -38,10 +38,11 @@ def rescale_by_past(
 
     The factor of a level is the conformal quantile of |truth - median| over the distance of the
     interval's bound on that side from the median, over earlier origins whose outcomes are known
-    (origin + steps ahead <= this origin), pooled over series and variables and over a group of
-    steps. Factors lie on a grid between 1/2 and 4, 0.05 % apart, on which scores are counted as
-    origins become known, and are shrunk to 1 by the weight of twenty horizons; below five known
-    origins quantiles stay.
+    (origin + steps ahead <= this origin), pooled over series and a group of steps. Where there
+    are several variables, each takes its own factors first; what is left is then told by all of
+    them together. Factors lie on a grid between 1/2 and 4, 0.2 % apart, on which scores are
+    counted as origins become known, and are shrunk to 1 by the weight of twenty horizons; below
+    five known origins quantiles stay.
 
     Parameters
     ----------
@@ -63,24 +64,52 @@ def rescale_by_past(
     ndarray (O, B, H, F, Q)
     """
     out = quantiles.copy()
-    middle = int(np.argmin(np.abs(np.asarray(levels) - 0.5)))
-    _, n_series, horizon, n_features, _ = quantiles.shape
+    horizon, n_features = quantiles.shape[2:4]
     for group in np.array_split(np.arange(horizon), min(_GROUPS, horizon)):
-        scores = _scores(quantiles[:, :, group], observed[:, :, group], levels, middle)
-        seen = mask[:, :, group] & np.isfinite(scores).all(-1)
-        reach = int(group[-1]) + 1
-        windows = _windows(origins, reach, memory * horizon, enough)
-        for window, counts in zip(windows, _counted(scores, seen, windows), strict=True):
-            if window.known < _FEWEST_ORIGINS or not counts.any():
-                continue
-            evidence = n_series * n_features**0.5 * _horizons(origins[: window.known], reach)
-            weight = evidence / (evidence + _PRIOR)
-            recent = _horizons(origins[window.first : window.known], reach)
-            factor = _factors(counts, levels, middle, n_series * n_features * recent) ** weight
-            own = quantiles[window.number][:, group]
-            median = own[..., [middle]]
-            out[window.number][:, group] = median + factor * (own - median)
+        windows = _windows(origins, int(group[-1]) + 1, memory * horizon, enough)
+        truth = _Truth(observed[:, :, group], mask[:, :, group], origins, int(group[-1]) + 1)
+        own = quantiles[:, :, group]
+        if n_features > 1:
+            own = _rescaled(own, truth, levels, windows, together=False)
+        out[:, :, group] = _rescaled(own, truth, levels, windows, together=True)
     return np.maximum.accumulate(out, axis=-1)
+
+
+class _Truth(NamedTuple):
+    """What came at a group of steps ahead; a horizon is ``reach`` steps."""
+
+    observed: Float  # (O, B, h, F)
+    mask: Bool
+    origins: Int
+    reach: int
+
+
+def _rescaled(
+    quantiles: Float,
+    truth: _Truth,
+    levels: Sequence[float],
+    windows: Sequence[_Window],
+    together: bool,
+) -> Float:
+    """Rescale quantiles ``(O, B, h, F, Q)``, of all variables together or of each by itself."""
+    out = quantiles.copy()
+    middle = int(np.argmin(np.abs(np.asarray(levels) - 0.5)))
+    n_series, n_features = quantiles.shape[1], quantiles.shape[3]
+    scores = _scores(quantiles, truth.observed, levels, middle)
+    seen = truth.mask & np.isfinite(scores).all(-1)
+    for window, counts in zip(windows, _counted(scores, seen, windows, together), strict=True):
+        if window.known < _FEWEST_ORIGINS:
+            continue
+        recent = n_series * _horizons(truth.origins[window.first : window.known], truth.reach)
+        evidence, independent = recent, recent
+        if together:
+            every = n_series * _horizons(truth.origins[: window.known], truth.reach)
+            evidence, independent = n_features**0.5 * every, n_features * recent
+        factor = _factors(counts, levels, middle, independent) ** (evidence / (evidence + _PRIOR))
+        own = quantiles[window.number]
+        median = own[..., [middle]]
+        out[window.number] = median + factor * (own - median)
+    return out
 
 
 class _Window(NamedTuple):
@@ -99,17 +128,25 @@ def _windows(origins: Int, reach: int, span: float, enough: int) -> list[_Window
     return [_Window(*map(int, row)) for row in zip(range(len(origins)), first, known, strict=True)]
 
 
-def _counted(scores: Float, seen: Bool, windows: Sequence[_Window]) -> Iterator[Int]:
-    """How many scores of each window lie between two factors of the grid, ``(Q, G + 1)``."""
-    n_origins, n_levels, width = len(scores), scores.shape[-1], len(_GRID) + 1
-    places = np.searchsorted(_GRID, scores.reshape(n_origins, -1, n_levels))
-    places += width * np.arange(n_levels)
+def _counted(
+    scores: Float, seen: Bool, windows: Sequence[_Window], together: bool
+) -> Iterator[Int]:
+    """How many scores of each window lie between two factors of the grid.
+
+    ``(F, Q, G + 1)``, or ``(1, Q, G + 1)`` for all variables together.
+    """
+    n_features, n_levels = scores.shape[-2:]
+    width, n_apart = len(_GRID) + 1, 1 if together else n_features
+    shape = (n_apart, n_levels, width)
+    places = np.searchsorted(_GRID, scores) + width * np.arange(n_levels)
+    if not together:
+        places += width * n_levels * np.arange(n_features)[:, None]
 
     def count(origin: int) -> Int:
-        kept = places[origin][seen[origin].ravel()]
-        return np.bincount(kept.ravel(), minlength=n_levels * width).reshape(n_levels, width)
+        kept = places[origin][seen[origin]]
+        return np.bincount(kept.ravel(), minlength=int(np.prod(shape))).reshape(shape)
 
-    counts = np.zeros((n_levels, width), dtype=np.int64)
+    counts = np.zeros(shape, dtype=np.int64)
     first = known = 0
     for window in windows:
         for origin in range(known, window.known):
@@ -140,12 +177,12 @@ def _scores(quantiles: Float, observed: Float, levels: Sequence[float], middle: 
 
 
 def _factors(counts: Int, levels: Sequence[float], middle: int, independent: float) -> Float:
-    """Factor of each level, from counts on the grid."""
-    factors = np.ones(len(levels))
-    for place, level in enumerate(levels):
-        coverage = abs(2.0 * level - 1.0)
-        if place != middle and coverage:
-            below = np.cumsum(counts[place])
-            rank = conformal_rank(int(below[-1]), coverage, independent)
-            factors[place] = _GRID[min(int(np.searchsorted(below, rank)), len(_GRID) - 1)]
-    return factors
+    """Factor of each level ``(V, Q)``, from counts on the grid; 1 where nothing is counted."""
+    coverage = np.abs(2.0 * np.asarray(levels) - 1.0)
+    share = np.array([conformal_share(level, independent) for level in coverage])
+    below = counts.cumsum(-1)
+    rank = np.ceil(np.round(share * below[..., -1], 9))
+    place = (below < rank[..., None]).sum(-1)
+    found = _GRID[np.minimum(place, len(_GRID) - 1)]
+    used = (coverage > 0) & (np.arange(len(levels)) != middle) & (below[..., -1] > 0)
+    return np.where(used, found, 1.0)
