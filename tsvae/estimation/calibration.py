@@ -35,7 +35,6 @@ _FEWEST_WINDOWS = 10  # independent ones, for a spread that follows them
 _PRIOR_SHAPE = 20.0  # horizons behind the normal shape
 _PRIOR_SKEW = 100.0  # and behind a symmetric one
 _PRIOR_OWN = 20.0  # of one variable, behind the shape of all
-
 _PRIOR_LEVEL = 20.0
 _UPPER = -2  # knot of the level 0.95
 _LOG_NO_ERROR = np.log(1e-3)  # beside the model's scale: a constant variable

@@ -22,6 +22,7 @@ _ENOUGH_ORIGINS = 100
 _GROUPS = 4  # of steps ahead
 _PRIOR = 20.0  # horizons behind intervals as they are
 _GRID = np.geomspace(0.5, 4.0, 1025)  # factors, 0.2 % apart
+_COARSE = np.geomspace(0.5, 4.0, 129)  # 1.6 %: a variable's own, of which little is left shrunk
 _TINY = 1e-12
 
 
@@ -40,9 +41,9 @@ def rescale_by_past(
     interval's bound on that side from the median, over earlier origins whose outcomes are known
     (origin + steps ahead <= this origin), pooled over series and a group of steps. Where there
     are several variables, each takes its own factors first; what is left is then told by all of
-    them together. Factors lie on a grid between 1/2 and 4, 0.2 % apart, on which scores are
-    counted as origins become known, and are shrunk to 1 by the weight of twenty horizons; below
-    five known origins quantiles stay.
+    them together. Factors lie on a grid between 1/2 and 4, 0.2 % apart (1.6 % for a variable's
+    own), on which scores are counted as origins become known, and are shrunk to 1 by the weight of
+    twenty horizons; below five known origins quantiles stay.
 
     Parameters
     ----------
@@ -97,7 +98,10 @@ def _rescaled(
     n_series, n_features = quantiles.shape[1], quantiles.shape[3]
     scores = _scores(quantiles, truth.observed, levels, middle)
     seen = truth.mask & np.isfinite(scores).all(-1)
-    for window, counts in zip(windows, _counted(scores, seen, windows, together), strict=True):
+    grid = _GRID if together else _COARSE
+    for window, counts in zip(
+        windows, _counted(scores, seen, windows, grid, together), strict=True
+    ):
         if window.known < _FEWEST_ORIGINS:
             continue
         recent = n_series * _horizons(truth.origins[window.first : window.known], truth.reach)
@@ -105,7 +109,9 @@ def _rescaled(
         if together:
             every = n_series * _horizons(truth.origins[: window.known], truth.reach)
             evidence, independent = n_features**0.5 * every, n_features * recent
-        factor = _factors(counts, levels, middle, independent) ** (evidence / (evidence + _PRIOR))
+        factor = _factors(counts, grid, levels, middle, independent) ** (
+            evidence / (evidence + _PRIOR)
+        )
         own = quantiles[window.number]
         median = own[..., [middle]]
         out[window.number] = median + factor * (own - median)
@@ -129,16 +135,16 @@ def _windows(origins: Int, reach: int, span: float, enough: int) -> list[_Window
 
 
 def _counted(
-    scores: Float, seen: Bool, windows: Sequence[_Window], together: bool
+    scores: Float, seen: Bool, windows: Sequence[_Window], grid: Float, together: bool
 ) -> Iterator[Int]:
     """How many scores of each window lie between two factors of the grid.
 
     ``(F, Q, G + 1)``, or ``(1, Q, G + 1)`` for all variables together.
     """
     n_features, n_levels = scores.shape[-2:]
-    width, n_apart = len(_GRID) + 1, 1 if together else n_features
+    width, n_apart = len(grid) + 1, 1 if together else n_features
     shape = (n_apart, n_levels, width)
-    places = np.searchsorted(_GRID, scores) + width * np.arange(n_levels)
+    places = np.searchsorted(grid, scores) + width * np.arange(n_levels)
     if not together:
         places += width * n_levels * np.arange(n_features)[:, None]
 
@@ -176,13 +182,15 @@ def _scores(quantiles: Float, observed: Float, levels: Sequence[float], middle: 
     return scores
 
 
-def _factors(counts: Int, levels: Sequence[float], middle: int, independent: float) -> Float:
+def _factors(
+    counts: Int, grid: Float, levels: Sequence[float], middle: int, independent: float
+) -> Float:
     """Factor of each level ``(V, Q)``, from counts on the grid; 1 where nothing is counted."""
     coverage = np.abs(2.0 * np.asarray(levels) - 1.0)
     share = np.array([conformal_share(level, independent) for level in coverage])
     below = counts.cumsum(-1)
     rank = np.ceil(np.round(share * below[..., -1], 9))
     place = (below < rank[..., None]).sum(-1)
-    found = _GRID[np.minimum(place, len(_GRID) - 1)]
+    found = grid[np.minimum(place, len(grid) - 1)]
     used = (coverage > 0) & (np.arange(len(levels)) != middle) & (below[..., -1] > 0)
     return np.where(used, found, 1.0)
