@@ -103,7 +103,8 @@ def run_tsvae(
 
 def _count_parameters(forecaster: Any) -> int:
     """Numbers in all models behind its forecasts."""
-    models = forecaster._engine().models
+    members = getattr(forecaster, "members_", [forecaster])  # of a mean of several
+    models = (model for member in members for model in member._engine().models)
     return sum(p.numel() for model in models for p in model.parameters())
 
 

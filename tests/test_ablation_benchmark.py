@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -134,8 +135,10 @@ def test_forecasts_of_seeds_are_averaged(parts, default):
         expected = [m._forecast_origins(panel, origins, 6, quantiles) for m in (default, other)]
         found = mean._forecast_origins(panel, origins, 6, quantiles)
         np.testing.assert_allclose(found, np.mean(expected, axis=0))
-    sizes = [sum(p.numel() for p in m.model_.parameters()) for m in (mean, default)]
-    assert sizes[0] == 2 * sizes[1]
+    import forecasting
+
+    sizes = [forecasting._count_parameters(forecaster) for forecaster in (mean, default)]
+    assert sizes[0] == 2 * sizes[1] == 2 * sum(p.numel() for p in default.model_.parameters())
 
 
 def test_parts_are_those_the_forecaster_has(parts):
@@ -156,3 +159,14 @@ def test_what_was_not_measured_stays_empty(parts):
     line = parts.main.table([found], markdown=True).splitlines()[-1]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells == ["a", "0.5000", *[""] * 7]
+
+
+def test_rows_of_the_report_that_is_there_are_kept(parts, tmp_path):
+    with pytest.raises(SystemExit, match=r"run all parts without --merge"):
+        parts.main.merged(tmp_path, [])
+    first, second, last = (part.name for part in parts.parts.PARTS[:3])
+    rows = [parts.main.Found(name, mse=1.0, mase_of={"co2": 2.0}) for name in (first, last)]
+    text = json.dumps({"scores": [row._asdict() for row in rows]})
+    (tmp_path / "ablation.json").write_text(text, encoding="utf8")
+    new = [parts.main.Found(name, mse=3.0) for name in (last, second)]
+    assert parts.main.merged(tmp_path, new) == [rows[0], new[1], new[0]]
