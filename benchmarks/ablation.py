@@ -171,6 +171,8 @@ def main() -> None:
         "error. Coverage is of the 90 % interval. One seed, but where the row says so. Yearly data "
         "have no calendar covariates. No test part is touched."
     )
+    if options.merge:
+        notes += f" Of the last run: {', '.join(PARTS[n].name for n in numbers)}."
     write_report(
         options.output,
         "ablation",
