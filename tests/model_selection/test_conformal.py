@@ -8,7 +8,7 @@ from scipy import stats
 from sklearn.base import BaseEstimator
 
 from tsvae.metrics._conformal import conformal_quantile
-from tsvae.model_selection import backtest
+from tsvae.model_selection import _conformal, backtest
 from tsvae.model_selection._conformal import rescale_by_past
 
 LEVELS = [0.05, 0.25, 0.5, 0.75, 0.95]
@@ -21,6 +21,16 @@ def problem(n_origins=80, width=0.5, step=1, seed=0, features=3):
     quantiles = np.tile(width * stats.norm.ppf(LEVELS), (*observed.shape, 1))
     mask = rng.random(observed.shape) < 0.9
     return quantiles, np.where(mask, observed, 0.0), mask, 50 + step * np.arange(n_origins)
+
+
+@pytest.fixture
+def untracked(monkeypatch):
+    """Widths that do not follow earlier coverage."""
+
+    def ones(scores, seen, known, horizons, coverage):
+        return np.ones((len(scores), len(coverage)))
+
+    monkeypatch.setattr(_conformal, "track_coverage", ones)
 
 
 def factor_of(scores, recent, weight):
@@ -46,6 +56,7 @@ def looked_at(origins, number, last):
     return every[-last:], *horizons
 
 
+@pytest.mark.usefixtures("untracked")
 def test_one_variable_by_a_plain_loop():
     quantiles, observed, mask, origins = problem(features=1)
     found = rescale_by_past(quantiles, observed, mask, origins, LEVELS, memory=29 / 8, enough=5)
@@ -56,6 +67,7 @@ def test_one_variable_by_a_plain_loop():
     )  # factors lie on a grid
 
 
+@pytest.mark.usefixtures("untracked")
 def test_each_variable_by_itself_and_then_all_together_by_a_plain_loop():
     quantiles, observed, mask, origins = problem(n_origins=60)
     quantiles = quantiles * np.array([0.7, 1.0, 3.0])[:, None]
@@ -106,6 +118,7 @@ def test_origins_far_apart_are_looked_at_all_the_same():
     assert not np.allclose(found[6], quantiles[6])
 
 
+@pytest.mark.usefixtures("untracked")
 @pytest.mark.parametrize(("width", "bound"), [(1e-4, 4.0), (1e4, 0.5)])
 def test_factors_are_bounded(width, bound):
     quantiles, observed, mask, origins = problem(2500, width, features=1)
@@ -123,6 +136,15 @@ def test_coverage_comes_near(width):
     assert inside[100:][mask[100:]].mean() == pytest.approx(0.9, abs=0.03)
     np.testing.assert_array_equal(found[..., 2], quantiles[..., 2])
     assert (np.diff(found, axis=-1) >= 0).all()
+
+
+def test_widths_follow_coverage_where_it_changes():
+    quantiles, observed, mask, origins = problem(600, 1.0, step=4)
+    observed[300:] *= 1.5
+    found = rescale_by_past(quantiles, observed, mask, origins, LEVELS)
+    inside = (observed >= found[..., 0]) & (observed <= found[..., -1])
+    for some in (slice(100, 300), slice(340, 600)):
+        assert inside[some][mask[some]].mean() == pytest.approx(0.9, abs=0.02)
 
 
 class Narrow(BaseEstimator):

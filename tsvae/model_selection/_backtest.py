@@ -90,8 +90,9 @@ def backtest(
         Central interval of which the coverage is counted; its two bounds join the levels.
     conformal : bool, default=False
         Whether the quantiles of each origin are rescaled around the median by how those of
-        earlier origins fared whose outcomes are known by then. Needs many origins, a few steps
-        apart; the first ones stay as they are. The median joins the levels.
+        earlier origins fared whose outcomes are known by then, before rescaling and after. Needs
+        many origins, a few steps apart; the first ones stay as they are. The median joins the
+        levels.
     seasonality : int, default=1
         Steps of one season, for MASE, whose scale is taken from the rows before the first origin.
 

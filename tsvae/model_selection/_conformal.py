@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tsvae.metrics._conformal import conformal_share
+from tsvae.model_selection._tracking import track_coverage
 
 __all__ = ["rescale_by_past"]
 
@@ -43,7 +44,9 @@ def rescale_by_past(
     are several variables, each takes its own factors first; what is left is then told by all of
     them together. Factors lie on a grid between 1/2 and 4, 0.2 % apart (1.6 % for a variable's
     own), on which scores are counted as origins become known, and are shrunk to 1 by the weight of
-    twenty horizons; below five known origins quantiles stay.
+    twenty horizons; below five known origins quantiles stay. Last, all widths of a level are
+    raised where intervals issued so far held too little, and lowered where they held too much
+    (`track_coverage`).
 
     Parameters
     ----------
@@ -72,7 +75,8 @@ def rescale_by_past(
         own = quantiles[:, :, group]
         if n_features > 1:
             own = _rescaled(own, truth, levels, windows, together=False)
-        out[:, :, group] = _rescaled(own, truth, levels, windows, together=True)
+        own = _rescaled(own, truth, levels, windows, together=True)
+        out[:, :, group] = _tracked(own, truth, levels, windows)
     return np.maximum.accumulate(out, axis=-1)
 
 
@@ -94,10 +98,9 @@ def _rescaled(
 ) -> Float:
     """Rescale quantiles ``(O, B, h, F, Q)``, of all variables together or of each by itself."""
     out = quantiles.copy()
-    middle = int(np.argmin(np.abs(np.asarray(levels) - 0.5)))
+    middle = _middle(levels)
     n_series, n_features = quantiles.shape[1], quantiles.shape[3]
-    scores = _scores(quantiles, truth.observed, levels, middle)
-    seen = truth.mask & np.isfinite(scores).all(-1)
+    scores, seen = _scores(quantiles, truth, levels)
     grid = _GRID if together else _COARSE
     for window, counts in zip(
         windows, _counted(scores, seen, windows, grid, together), strict=True
@@ -109,13 +112,24 @@ def _rescaled(
         if together:
             every = n_series * _horizons(truth.origins[: window.known], truth.reach)
             evidence, independent = n_features**0.5 * every, n_features * recent
-        factor = _factors(counts, grid, levels, middle, independent) ** (
-            evidence / (evidence + _PRIOR)
-        )
+        factor = _factors(counts, grid, levels, independent) ** (evidence / (evidence + _PRIOR))
         own = quantiles[window.number]
         median = own[..., [middle]]
         out[window.number] = median + factor * (own - median)
     return out
+
+
+def _tracked(
+    quantiles: Float, truth: _Truth, levels: Sequence[float], windows: Sequence[_Window]
+) -> Float:
+    """Let the widths of quantiles ``(O, B, h, F, Q)`` follow how much earlier ones have held."""
+    scores, seen = _scores(quantiles, truth, levels)
+    known = np.array([window.known for window in windows])
+    horizons = np.minimum(np.diff(truth.origins, prepend=truth.origins[0]) / truth.reach, 1.0)
+    factors = track_coverage(scores, seen, known, horizons, _coverage(levels))
+    factors[known < _FEWEST_ORIGINS] = 1.0
+    median = quantiles[..., [_middle(levels)]]
+    return median + factors[:, None, None, None] * (quantiles - median)
 
 
 class _Window(NamedTuple):
@@ -168,10 +182,10 @@ def _horizons(origins: Int, reach: int) -> float:
     return min(float(len(origins)), float(origins[-1] - origins[0]) / reach + 1.0)
 
 
-def _scores(quantiles: Float, observed: Float, levels: Sequence[float], middle: int) -> Float:
-    """|truth - median| over the half-width on the side of the truth, ``(..., Q)``."""
-    distance = observed - quantiles[..., middle]
-    widths = np.maximum(np.abs(quantiles - quantiles[..., [middle]]), _TINY)
+def _scores(quantiles: Float, truth: _Truth, levels: Sequence[float]) -> tuple[Float, Bool]:
+    """|truth - median| over the half-width on the side of the truth, and where it is known."""
+    distance = truth.observed - quantiles[..., _middle(levels)]
+    widths = np.maximum(np.abs(quantiles - quantiles[..., [_middle(levels)]]), _TINY)
     scores = np.zeros(quantiles.shape)
     for place, level in enumerate(levels):
         other = int(np.argmin(np.abs(np.asarray(levels) - (1.0 - level))))
@@ -179,18 +193,27 @@ def _scores(quantiles: Float, observed: Float, levels: Sequence[float], middle: 
         above, below = max(place, mirrored), min(place, mirrored)
         width = np.where(distance > 0, widths[..., above], widths[..., below])
         scores[..., place] = np.abs(distance) / width
-    return scores
+    return scores, truth.mask & np.isfinite(scores).all(-1)
 
 
-def _factors(
-    counts: Int, grid: Float, levels: Sequence[float], middle: int, independent: float
-) -> Float:
-    """Factor of each level ``(V, Q)``, from counts on the grid; 1 where nothing is counted."""
+def _middle(levels: Sequence[float]) -> int:
+    return int(np.argmin(np.abs(np.asarray(levels) - 0.5)))
+
+
+def _coverage(levels: Sequence[float]) -> Float:
+    """Share that the central interval of each level holds; 0 of the median."""
     coverage = np.abs(2.0 * np.asarray(levels) - 1.0)
+    coverage[_middle(levels)] = 0.0
+    return coverage
+
+
+def _factors(counts: Int, grid: Float, levels: Sequence[float], independent: float) -> Float:
+    """Factor of each level ``(V, Q)``, from counts on the grid; 1 where nothing is counted."""
+    coverage = _coverage(levels)
     share = np.array([conformal_share(level, independent) for level in coverage])
     below = counts.cumsum(-1)
     rank = np.ceil(np.round(share * below[..., -1], 9))
     place = (below < rank[..., None]).sum(-1)
     found = grid[np.minimum(place, len(grid) - 1)]
-    used = (coverage > 0) & (np.arange(len(levels)) != middle) & (below[..., -1] > 0)
+    used = (coverage > 0) & (below[..., -1] > 0)
     return np.where(used, found, 1.0)
