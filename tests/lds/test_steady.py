@@ -137,6 +137,46 @@ def test_float32_of_slow_states_takes_float64_inside(oracle):
         assert oracle.relative(one.detach(), two.detach()) <= 1e-2
 
 
+def known_ever_better(steps):
+    """A restless level, a slope that stays and waves that hardly change, as one group."""
+    turns = []
+    for period in (11.95, 5.97, 3.98, 2.99, 2.39):
+        angle = torch.tensor(2 * torch.pi / period, dtype=torch.float64)
+        turns.append(torch.stack((angle.cos(), angle.sin(), -angle.sin(), angle.cos())).view(2, 2))
+    trend = torch.tensor([[1.0, 1.0], [0.0, 1.0]], dtype=torch.float64)
+    transition = torch.block_diag(trend, *turns)
+    size = len(transition)
+    noise = torch.tensor([0.05, 1e-8] + [8e-7] * (size - 2), dtype=torch.float64).diag()
+    initial = torch.tensor([100.0, 0.3] + [3.0] * (size - 2), dtype=torch.float64).diag()
+    emission = torch.tensor([1.0, 0.0] * (size // 2), dtype=torch.float64)[None]
+    params = lds.make_parameters(transition, noise, initial_covariance=initial)
+    x = draw(1, steps, 1, seed=2)
+    seen = torch.ones(1, steps, 1, dtype=torch.bool)
+    return params, lds.emission_potentials(emission, torch.ones(1).double(), x, seen), x, emission
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-3), (torch.float64, 1e-7)])
+def test_what_becomes_known_ever_better_does_not_settle(oracle, dtype, near):
+    """Little process noise: the filter against gains written out, covariance by covariance."""
+    steps = 160
+    params, potentials, x, emission = known_ever_better(steps)
+    found = lds.filter_states(oracle.cast(params, dtype), oracle.cast(potentials, dtype))
+    transition, noise = params.transition_matrix[0], params.noise_covariance[0]
+    mean, covariance = torch.zeros(len(transition)).double(), params.initial_covariance[0]
+    for t in range(steps):
+        gain = covariance @ emission[0] / (1.0 + emission[0] @ covariance @ emission[0])
+        mean = mean + gain * (x[0, t, 0] - emission[0] @ mean)
+        kept = torch.eye(len(mean)).double() - gain[:, None] * emission
+        covariance = kept @ covariance @ kept.T + gain[:, None] * gain
+        root = torch.linalg.cholesky(covariance)
+        off = found.filtered_covariance[0, t, 0].double() - covariance
+        moved = torch.linalg.solve_triangular(root, off, upper=False)
+        moved = torch.linalg.solve_triangular(root, moved.T, upper=False)
+        assert float(moved.norm()) < 30 * near
+        torch.testing.assert_close(found.filtered_mean[0, t].double(), mean, rtol=near, atol=near)
+        mean, covariance = transition @ mean, transition @ covariance @ transition.T + noise
+
+
 @pytest.mark.parametrize(("groups", "size", "steps"), [(3, 2, 100_000), (1, 4, 10_000)])
 def test_long_float32_with_precisions_of_ten_orders(oracle, groups, size, steps):
     skew = draw(groups, size, size)

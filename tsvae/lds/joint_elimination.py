@@ -30,7 +30,15 @@ from torch import Tensor
 
 from tsvae.lds.linalg import identity_like
 from tsvae.lds.memory import empty
-from tsvae.lds.steady import SHORTEST, WATCH, Run, Settling, Watch, equal_runs
+from tsvae.lds.steady import (
+    SHORTEST,
+    WATCH,
+    PrecisionSettling,
+    Run,
+    Settling,
+    Watch,
+    equal_runs,
+)
 from tsvae.lds.stepping import HostSteps, InverseRoots, TensorSteps, kind_of_steps
 
 # float32 is enough where squared pivots of M are at least this share of the largest entry of Q^-1:
@@ -201,7 +209,8 @@ def _run_elimination(given: JointPrecision, work: Elimination) -> None:
     omegas = None if work.omegas is None else steps.views(work.omegas)
     watch = _WATCHES[steps]
     runs = _runs(given, blocks, watch.shortest)
-    settling = Settling(runs, dtype, _tolerance(given.potential.dtype), watch)
+    settling = _settling(given, dtype, runs, watch)
+    leaving = steps.one(blocks.leaving)
     work.restart()
     step = at = loaded = 0
     while step < n_steps:
@@ -227,7 +236,10 @@ def _run_elimination(given: JointPrecision, work: Elimination) -> None:
             if not work.single(at):
                 work.broken.fill_(True)
         steps.product(inverses[at], towards, out=turned[at])
-        end = settling.stop(inverses[at]) if settling.looks(step) else None
+        end = None
+        if settling.looks(step):
+            exact = isinstance(settling, PrecisionSettling)
+            end = settling.stop(total - leaving if exact else inverses[at])
         at, step = at + 1, step + 1
         if end is not None:
             work.runs.append(Run(step - 1, end))
@@ -290,6 +302,15 @@ def _runs(given: JointPrecision, blocks: _Constants, shortest: int) -> list[Run]
     if blocks.excess is None:
         return equal_runs(given.potential[inner])
     return equal_runs(given.potential[inner], given.followed[inner])
+
+
+def _settling(given: JointPrecision, dtype: torch.dtype, runs: list[Run], watch: Watch) -> Settling:
+    """Watch factors of M, or what M has beside C where that is little beside it."""
+    tolerance = _tolerance(given.potential.dtype)
+    if dtype != torch.float64:
+        return Settling(runs, dtype, tolerance, watch)
+    largest = float(given.arriving.diagonal(dim1=-2, dim2=-1).amax())
+    return PrecisionSettling(runs, dtype, tolerance, watch, largest)
 
 
 def _tolerance(dtype: torch.dtype) -> float:

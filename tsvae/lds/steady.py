@@ -151,7 +151,7 @@ class Settling:
         """
         if self.run is None:
             return None
-        settled = self.past is not None and self._settled(_changes(state, self.past))
+        settled = self.past is not None and self._settled(self._changes(state, self.past))
         self.past = state.clone() if isinstance(state, Tensor) else state.copy()
         return self.run.stop if settled else None
 
@@ -168,14 +168,50 @@ class Settling:
         ratio = min(change / max(before, TINY), 0.999999)
         return change * ratio <= self.tolerance * (1.0 - ratio)
 
+    def _changes(self, state: Any, past: Any) -> list[float]:
+        """Largest change of every matrix, relative to its largest entry."""
+        if isinstance(state, Tensor):
+            changes, scales = torch.stack((state - past, state)).abs().amax((-2, -1)).tolist()
+        else:
+            changes, scales = ([float(np.abs(x).max())] for x in (state - past, state))
+        return [a / max(b, TINY) for a, b in zip(changes, scales, strict=True)]
 
-def _changes(state: Any, past: Any) -> list[float]:
-    """Largest change of every matrix, relative to its largest entry."""
-    if isinstance(state, Tensor):
-        changes, scales = torch.stack((state - past, state)).abs().amax((-2, -1)).tolist()
-    else:
-        changes, scales = ([float(np.abs(x).max())] for x in (state - past, state))
-    return [a / max(b, TINY) for a, b in zip(changes, scales, strict=True)]
+
+class PrecisionSettling(Settling):
+    r"""Watches precisions F, whose changes count by what they do to the covariance.
+
+    Where process noise is small, entries of F differ by orders of magnitude, and what is nothing
+    beside the largest is all that is known of another state: a slope that never changes becomes
+    known ever better, a tiny bit with each step. So a change is :math:`\|F^{-1}\Delta F\|` (the
+    root of the trace of its square), which no choice of units changes.
+
+    Parameters
+    ----------
+    runs, dtype, tolerance, watch
+        As for ``Settling``.
+    largest : float
+        Size of the numbers whose differences F is made of: what they round to is no change.
+    """
+
+    def __init__(
+        self,
+        runs: list[Run],
+        dtype: torch.dtype,
+        tolerance: float | None = None,
+        watch: Watch = WATCH,
+        largest: float = 1.0,
+    ) -> None:
+        super().__init__(runs, dtype, tolerance, watch)
+        self.largest = largest
+
+    def _changes(self, state: Any, past: Any) -> list[float]:
+        now, before = (torch.as_tensor(x).view(-1, *x.shape[-2:]) for x in (state, past))
+        inverse, failed = torch.linalg.inv_ex(now)
+        moved = inverse @ (now - before)
+        change = (moved * moved.mT).sum((-2, -1)).abs().sqrt()
+        noise = self.rounding * self.largest * inverse.abs().amax((-2, -1))
+        change = torch.where(change <= noise, 0.0, change)
+        return torch.where(failed > 0, torch.inf, change).tolist()
 
 
 class Steps:
