@@ -116,7 +116,16 @@ def without_bridges() -> AbstractContextManager[Any]:
 
 def without_half_patterns() -> AbstractContextManager[Any]:
     """Leave seasons that the data hold often to the states alone."""
-    return patch("tsvae.estimation.starting._OFTEN_SHARE", 0.0)
+    return patch("tsvae.estimation.start_data._OFTEN_SHARE", 0.0)
+
+
+def without_lost_noise() -> AbstractContextManager[Any]:
+    """Take moments inside the data for those of futures, whatever a fitted pattern took."""
+
+    def nothing(values: Any, mask: Any, pattern: Any, n_lags: int) -> NDArray[np.float64]:
+        return np.zeros((values.shape[-1], n_lags))
+
+    return patch("tsvae.estimation.starting.lost_covariances", nothing)
 
 
 def without_persistence() -> AbstractContextManager[Any]:
@@ -126,6 +135,7 @@ def without_persistence() -> AbstractContextManager[Any]:
 
 PARTS = (
     Part("nothing: the defaults", {}, gaps=True),
+    Part("structural start of few rows", {"start": "moments"}),
     Part("fit to moments; roles, 10 epochs instead", {"start": "roles"}),
     Part("fit to moments; roles, no training", {"start": "roles", "max_epochs": 0}),
     Part("no epochs after it; one at 1e-4", {"max_epochs": 1, "learning_rate": 1e-4}),
@@ -133,6 +143,7 @@ PARTS = (
     Part("fixed seasonal pattern", {"seasonal_effect": False}),
     Part("test of the pattern: always fixed", {"seasonal_effect": True}),
     Part("half of a pattern seen often: none", {}, change=without_half_patterns),
+    Part("noise that a pattern takes: ignored", {}, change=without_lost_noise),
     Part("level of each window", {"window_level": False}),
     Part("width: 16 groups, not 64", {"latent_dim": 32}),
     Part("independent channels: joint", {"channels": "joint", "latent_dim": 32}),

@@ -47,9 +47,9 @@ def make_rows(missing=0.0):
 
 def fit(parts, part, rows, **settings):
     build = part.build or parts.parts.SVAEForecaster
-    settings = {"horizon": 6, "latent_dim": 8, "context_length": 48, "random_state": 0, **settings}
-    with part.change():
-        return build(**{**part.settings, **settings}).fit(rows)
+    fixed = {"horizon": 6, "latent_dim": 8, "context_length": 48, "random_state": 0}
+    with part.change():  # of a bank, where few rows might have a structural start
+        return build(**{"start": "moments", **fixed, **part.settings, **settings}).fit(rows)
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +123,17 @@ def test_fits_bridge_no_gaps_inside_the_context(parts):
             assert torch.equal(found.x, x)
             assert torch.equal(found.known, seen)
     assert fit_windows.bridge_gaps(x, seen).known.all()
+
+
+def test_a_bank_is_fitted_to_few_rows_alone(parts):
+    rows = pd.DataFrame(
+        np.arange(60.0) + np.random.default_rng(0).normal(size=60),
+        pd.period_range("2001-01", periods=60, freq="M"),
+    )
+    for name, bank in (("structural start of few rows", True), ("nothing: the defaults", False)):
+        part = named(parts, name)
+        settings = {"start": "auto"} | part.settings
+        assert (fit(parts, part, rows, **settings).model_.coupling is not None) == bank
 
 
 def test_forecasts_of_seeds_are_averaged(parts, default):

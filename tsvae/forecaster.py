@@ -83,16 +83,19 @@ class SVAEForecaster(RegressorMixin, AheadMixin, InsideMixin):
         Take the level of each window off (its first quarter of entries), so that forecasts follow
         the level of the series. "both": forecasts are moved by a third towards those of a second
         model that keeps levels and brings them back to what the training rows had, where these
-        hold five histories with horizons side by side and ``start="moments"`` is all the training;
+        hold five histories with horizons side by side and the start is all the training;
         for long horizons, at 1.8 times the time of a fit.
-    start : {"moments", "roles"}, default="moments"
+    start : {"auto", "moments", "roles"}, default="auto"
         Where training begins. "moments": a bank of filters whose forecasts are fitted to the
         second moments of all windows by least squares, shrunk towards persistence as
         cross-validation over blocks of time asks, from states that are coupled where forecasts
         start; gaps of a history are filled from all variables, or bridged by straight lines where
         the data tell too little. For independent channels of groups of two and real data, else
         "roles" is taken. "roles": levels and rotations at the seasonal frequencies, all else left
-        to training.
+        to training. "auto": as "moments", but where the data hold fewer than five histories with
+        horizons side by side and the start is all the training, a structural model (level, slope,
+        season; at most ``latent_dim`` states) is fitted by maximum likelihood, too, and taken
+        unless its forecasts missed by clearly more than those of the bank.
     power_transform : {None, "log", "box-cox"}, default=None
         Of positive data, undone on output.
     calendar : bool, default=False
@@ -232,7 +235,7 @@ class SVAEForecaster(RegressorMixin, AheadMixin, InsideMixin):
         seasonal_periods: str | Sequence[float] | None = "auto",
         seasonal_effect: bool | str = "auto",
         window_level: bool | str = True,
-        start: str = "moments",
+        start: str = "auto",
         power_transform: str | None = None,
         calendar: bool = False,
         point_estimate: bool = False,

@@ -11,7 +11,7 @@ from tsvae import SVAEForecaster
 from tsvae.estimation import structured
 from tsvae.estimation.building import Sizes, measure_spread, resolve_sizes, ridge
 from tsvae.estimation.seasons import automatic_angles, fixed_angles, seldom_seen
-from tsvae.estimation.starting import input_effects
+from tsvae.estimation.start_data import input_effects
 from tsvae.models.start import seasonal_angles
 from tsvae.panel import read_panel
 
@@ -233,12 +233,12 @@ def test_a_pattern_seen_often_is_taken_off_by_half():
     seldom = np.tile(seldom_seen(angles, periods, n_steps), 2)
     params = {"likelihood": "normal"}
     mask = np.ones_like(values, dtype=bool)
-    found = input_effects(values, mask, inputs, params, seldom) @ inputs[0].T
+    found = input_effects(values, mask, inputs, params, seldom).matrix @ inputs[0].T
     np.testing.assert_allclose(found[0], 0.5 * day, atol=0.03)
     np.testing.assert_allclose(found[1], day + 5.0 * week, atol=0.1)
     assert not found[2].any()
     whole = input_effects(values, mask, inputs, params, None)
-    np.testing.assert_allclose((whole @ inputs[0].T)[0], day, atol=0.1)
+    np.testing.assert_allclose((whole.matrix @ inputs[0].T)[0], day, atol=0.1)
 
 
 def test_periods_as_an_array_that_are_longer_than_the_data():

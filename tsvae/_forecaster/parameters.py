@@ -33,7 +33,7 @@ PARAMETER_CONSTRAINTS: dict[str, Any] = {
     "seasonal_periods": [StrOptions({"auto"}), "array-like", None],
     "seasonal_effect": ["boolean", StrOptions({"auto"})],
     "window_level": ["boolean", StrOptions({"both"})],
-    "start": [StrOptions({"moments", "roles"})],
+    "start": [StrOptions({"auto", "moments", "roles"})],
     "power_transform": [StrOptions({"log", "box-cox"}), None],
     "calendar": ["boolean"],
     "point_estimate": ["boolean"],

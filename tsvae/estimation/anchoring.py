@@ -17,7 +17,8 @@ from torch import Tensor
 from tsvae.estimation.building import Sizes
 from tsvae.estimation.moments import has_many_windows
 from tsvae.estimation.settings import Parameters, starts_fitted
-from tsvae.estimation.starting import StartData, build_at_start
+from tsvae.estimation.start_data import StartData
+from tsvae.estimation.starting import build_at_start
 from tsvae.models import SVAE
 from tsvae.models.predictive import NormalPredictive
 
@@ -69,7 +70,7 @@ def fit_anchored(
     built = build_at_start(data, replace(sizes, level_entries=0), settings, params, fixed_seasons)
     if built.persists:
         return None
-    return Anchored(built.model.eval().requires_grad_(False), settings)
+    return Anchored(built.model.eval().requires_grad_(False), built.settings)
 
 
 def moved_towards(own: NormalPredictive, mean: Tensor) -> NormalPredictive:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,11 +23,14 @@ from tsvae.models.start import (
 from tsvae.nn.special import inverse_softplus
 
 __all__ = [
+    "Built",
     "Sizes",
     "Spread",
     "Start",
+    "build_model",
     "detect_periods",
     "follow_lines",
+    "known_mean",
     "measure_spread",
     "resolve_sizes",
     "ridge",
@@ -251,6 +255,38 @@ def _residual(
     return np.where(mask, values - level, 0.0), mask
 
 
+def build_model(
+    settings: Mapping[str, Any], start: LDSParameters | None = None, strength: float = STRENGTH
+) -> SVAE:
+    """Build the model from its settings; ``start`` is where its dynamics begin."""
+    settings = dict(settings)
+    dynamics = {**settings.pop("dynamics"), "start": start, "strength": strength}
+    n_features = settings.pop("n_features")
+    for name in ("encoder_sizes", "decoder_sizes"):
+        settings[name] = tuple(settings[name])
+    return SVAE(n_features, dynamics=dynamics, **settings)
+
+
+class Built(NamedTuple):
+    """A model at its start.
+
+    Attributes
+    ----------
+    model : SVAE
+    settings : dict
+        Arguments of the model, JSON values.
+    persists : bool
+        Whether there is nothing more to be told about levels.
+    errors : ndarray (H,) or None
+        Mean squared errors ahead to expect, in units of each variable's scale.
+    """
+
+    model: SVAE
+    settings: dict[str, Any]
+    persists: bool
+    errors: Array | None
+
+
 class Start(NamedTuple):
     """Where a model begins.
 
@@ -350,3 +386,9 @@ def ridge(
         rows, target = design[mask[..., f]], values[..., f][mask[..., f]]
         matrix[f] = np.linalg.solve(rows.T @ rows + penalty, rows.T @ target)[:n_inputs]
     return matrix
+
+
+def known_mean(values: Array, axis: int) -> Array:
+    """Mean of what is known along an axis; NaN where nothing is."""
+    count = np.isfinite(values).sum(axis)
+    return np.where(count, np.nansum(values, axis) / np.maximum(count, 1), np.nan)

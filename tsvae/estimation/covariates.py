@@ -44,6 +44,11 @@ class InputDesign:
         known = 0 if self.scaler is None else len(self.scaler.location)
         return known + len(self.calendar) + 2 * len(self.angles)
 
+    @property
+    def is_pattern(self) -> bool:
+        """Whether inputs are seasonal waves and nothing else."""
+        return bool(self.angles) and self.n_inputs == 2 * len(self.angles)
+
     def build(self, index: PanelIndex, n_steps: int, covariates: Panel | None) -> Array | None:
         """Build inputs for the first ``n_steps`` grid rows of ``index``.
 

@@ -9,14 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from tsvae.estimation.anchoring import Anchored
-from tsvae.estimation.building import Sizes
+from tsvae.estimation.building import Sizes, build_model
 from tsvae.estimation.covariates import InputDesign
 from tsvae.estimation.joint_filling import JointFilling
 from tsvae.estimation.model_file import pack_array
 from tsvae.estimation.reading import Problem
 from tsvae.estimation.scaling import PanelScaler
 from tsvae.estimation.spread import ForecastSpread
-from tsvae.estimation.starting import build_model
 from tsvae.estimation.structured import StructuredFit
 from tsvae.models import SVAE
 from tsvae.panel import Panel, PanelIndex

@@ -25,7 +25,7 @@ N_BLOCKS = 8
 _FEW_WINDOWS = 5.0  # histories with futures, side by side
 
 
-def window_moments(windows: FitWindows, weight: Array) -> WindowMoments:
+def window_moments(windows: FitWindows, weight: Array, lost: Array | None = None) -> WindowMoments:
     """Moments of histories and futures of all variables, by blocks of time.
 
     Pairs of entries count where both are known, so that gaps which remain cost precision, not bias.
@@ -35,6 +35,9 @@ def window_moments(windows: FitWindows, weight: Array) -> WindowMoments:
     windows : FitWindows
     weight : ndarray (F,)
         Of each variable's squares, see :func:`variable_weights`.
+    lost : ndarray (F, K), optional
+        Covariances at lags 0 to K - 1 >= L + H - 1 that are to be added back, see
+        :func:`~tsvae.estimation.pattern_loss.lost_covariances`.
 
     Returns
     -------
@@ -44,7 +47,20 @@ def window_moments(windows: FitWindows, weight: Array) -> WindowMoments:
     sums = [_Sums(windows.n_past, windows.horizon) for _ in range(N_BLOCKS)]
     for block, some in windows.blocks(N_BLOCKS):
         sums[block].add(some, by_variable[some.variable])
-    return _finish(sums, neighbouring_blocks(windows))
+    found = _finish(sums, neighbouring_blocks(windows))
+    if lost is None or not lost.any():
+        return found
+    return _with_lost(found, windows, torch.as_tensor((weight[:, None] * lost).mean(axis=0)))
+
+
+def _with_lost(moments: WindowMoments, windows: FitWindows, lost: Tensor) -> WindowMoments:
+    """Moments of futures outside the data, of whose noise ``lost (K,)`` is not in a pattern."""
+    length, horizon = windows.n_past, windows.horizon
+    back = torch.arange(length, 0, -1)  # rows before the origin
+    rows = torch.as_tensor(np.concatenate(windows.origins()))
+    inside = (rows[:, None] >= back).double().mean(0)
+    cross = lost[torch.arange(horizon)[:, None] + back] * inside
+    return moments._replace(cross=moments.cross + cross, future=moments.future + 2.0 * lost[0])
 
 
 def variable_weights(lengths: NDArray[np.int64], scale: Array, sizes: Sizes, horizon: int) -> Array:

@@ -50,7 +50,7 @@ def is_channelwise(params: Parameters, n_features: int) -> bool:
 def starts_fitted(params: Parameters, n_features: int) -> bool:
     """Whether the model starts from moments: independent channels of groups of two, real data."""
     return (
-        params["start"] == "moments"
+        params["start"] in ("auto", "moments")
         and is_channelwise(params, n_features)
         and params["potential"] == "diagonal"
         and params["group_size"] == 2

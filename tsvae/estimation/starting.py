@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,32 +12,38 @@ from torch import Tensor
 
 from tsvae.estimation.building import (
     STRENGTH,
+    Built,
     Sizes,
     Spread,
     Start,
+    build_model,
     detect_periods,
     follow_lines,
+    known_mean,
     measure_spread,
-    ridge,
     set_bank,
     start_model,
 )
 from tsvae.estimation.fit_windows import FitWindows, history_rows
-from tsvae.estimation.history_filling import Shown
 from tsvae.estimation.moments import has_many_windows, variable_weights, window_moments
-from tsvae.estimation.seasons import has_effect, has_seasons
-from tsvae.estimation.settings import Parameters, is_real, starts_fitted
+from tsvae.estimation.pattern_loss import lost_covariances
+from tsvae.estimation.seasons import has_seasons
+from tsvae.estimation.settings import Parameters, starts_fitted
+from tsvae.estimation.start_data import StartData
 from tsvae.estimation.state_windows import measure_errors, state_moments, state_windows
-from tsvae.lds import LDSParameters
+from tsvae.estimation.structural_start import (
+    StructuralStart,
+    fit_structural_start,
+    structural_model,
+)
 from tsvae.models import SVAE
 from tsvae.models.fitted_start import fitted_start
 from tsvae.models.own_couplings import common_coupling, own_couplings
 from tsvae.models.response_fit import fit_responses
 from tsvae.models.response_squares import response_rows, waves_of
 from tsvae.models.start import PRECISION_START, StateRoles, state_roles, with_slopes
-from tsvae.panel import Panel, seasonal_periods
 
-__all__ = ["StartData", "build_at_start", "build_model", "given_periods", "input_effects"]
+__all__ = ["build_at_start"]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -47,90 +52,8 @@ _SCALE_BOUNDS = (0.02, 0.5)
 _SHORT = 8  # horizons that data must hold
 _FEWEST_FUTURES = 3  # of steps that few windows know
 _FURTHER = 4  # horizons
+_OPTIMISM = 1.1  # errors of a structural model beside those of a bank, chosen among far more
 _LEAST_ERROR_SCALE = 1e-3  # beside the spread in a window
-_OFTEN_SHARE = 0.5  # of a pattern that the data hold often
-
-
-def given_periods(panel: Panel, params: Parameters) -> list[float]:
-    """Seasonal periods given, or those of the time stamps' calendar."""
-    wanted = params["seasonal_periods"]
-    if wanted is None:
-        return []
-    if isinstance(wanted, str):
-        return seasonal_periods(panel.index)
-    periods = [float(p) for p in wanted]
-    if any(not p >= 2 for p in periods):
-        raise ValueError(
-            f"seasonal_periods={wanted!r} must be at least 2 steps each; leave shorter ones out."
-        )
-    return periods
-
-
-def build_model(
-    settings: Mapping[str, Any], start: LDSParameters | None = None, strength: float = STRENGTH
-) -> SVAE:
-    """Build the model from its settings; ``start`` is where its dynamics begin."""
-    settings = dict(settings)
-    dynamics = {**settings.pop("dynamics"), "start": start, "strength": strength}
-    n_features = settings.pop("n_features")
-    for name in ("encoder_sizes", "decoder_sizes"):
-        settings[name] = tuple(settings[name])
-    return SVAE(n_features, dynamics=dynamics, **settings)
-
-
-@dataclass(frozen=True)
-class StartData:
-    """What a start is chosen from.
-
-    Attributes
-    ----------
-    values : ndarray (B, T, F)
-        Model units, effects of inputs taken off, 0 where missing.
-    mask : bool ndarray (B, T, F)
-    shown : Shown
-        The same with gaps filled as in the histories of forecasts.
-    lengths : ndarray (B,)
-    effects : ndarray (F, U) or None
-        What was taken off.
-    periods : list of float
-        Seasons, in steps.
-    """
-
-    values: Array
-    mask: Mask
-    shown: Shown
-    lengths: NDArray[np.int64]
-    effects: Array | None
-    periods: list[float]
-
-
-def input_effects(
-    values: Array, mask: Mask, inputs: Array | None, params: Parameters, seldom: Mask | None
-) -> Array | None:
-    """Effects of the inputs on each variable, ``(F, U)``; None without inputs.
-
-    ``seldom``: inputs that are waves of seldom seen periods, if all are waves and to be tested. A
-    variable whose steps follow these has the whole pattern. One whose steps follow the others has
-    half of theirs: states learn such a pattern, too, and follow where it changes.
-    """
-    if inputs is None or not is_real(params):
-        return None
-    if seldom is None:
-        return ridge(values, mask, inputs)
-    whole = has_effect(values, mask, inputs[..., seldom])
-    effects = ridge(values, mask, inputs, whole)
-    often = inputs[..., ~seldom]
-    half = ~whole & has_effect(values, mask, often)
-    effects[:, ~seldom] += _OFTEN_SHARE * ridge(values, mask, often, half)
-    return effects
-
-
-class Built(NamedTuple):
-    """A model at its start, whether its forecasts are the last value, and errors to expect."""
-
-    model: SVAE
-    persists: bool
-    errors: Array | None  # (H,), squared, in units of each variable's scale
 
 
 def build_at_start(
@@ -140,27 +63,73 @@ def build_at_start(
     params: Parameters,
     fixed_seasons: bool,
 ) -> Built:
-    """Build the model where the data suggest to begin; ``settings`` take the noise level."""
+    """Build the model where the data suggest to begin; ``settings`` as the estimator has them."""
     spread = measure_spread(data.values, data.mask, sizes)
+    own = dict(settings)
     if settings["level_entries"]:
         share = float(np.median(spread.noise / spread.window))
-        settings["scale_start"] = float(np.clip(share, *_SCALE_BOUNDS))
-    start = _choose_start(data, spread, sizes, settings, params, fixed_seasons)
+        own["scale_start"] = float(np.clip(share, *_SCALE_BOUNDS))
+    start = _choose_start(data, spread, sizes, own, params, fixed_seasons)
+    structural = _choose_structural(data, spread, sizes, settings, params, start)
+    if structural is not None:
+        effects = data.effects if data.plain is None else None
+        return structural_model(structural, settings, effects, float(data.mask.sum()))
     if start.noise_scale is not None:
-        settings["scale_start"] = start.noise_scale
-    model = build_model(settings, start.dynamics, start.strength)
+        own["scale_start"] = start.noise_scale
+    model = build_model(own, start.dynamics, start.strength)
+    _set_start(model, start, spread, data.effects, own)
+    return Built(model, own, start.persists, start.errors)
+
+
+@torch.no_grad()
+def _set_start(
+    model: SVAE, start: Start, spread: Spread, effects: Array | None, settings: dict[str, Any]
+) -> None:
+    """Set what does not come with the dynamics."""
     if start.bank is not None and settings["channelwise"] and settings["potential"] == "diagonal":
         set_bank(model, start.bank)
-    with torch.no_grad():
-        if settings["level_entries"] or start.scale is not None:
-            scale = spread.window if start.scale is None else start.scale
-            model.log_scale.copy_(torch.as_tensor(np.log(scale)))
-        if data.effects is not None:
-            model.covariate_matrix.copy_(torch.as_tensor(data.effects))
-        if start.coupling is not None and model.coupling is not None:
-            model.coupling.matrix.copy_(start.coupling)
-            model.coupling.bridged.copy_(torch.as_tensor(start.bridged))
-    return Built(model, start.persists, start.errors)
+    if settings["level_entries"] or start.scale is not None:
+        scale = spread.window if start.scale is None else start.scale
+        model.log_scale.copy_(torch.as_tensor(np.log(scale)))
+    if effects is not None:
+        model.covariate_matrix.copy_(torch.as_tensor(effects))
+    if start.coupling is not None and model.coupling is not None:
+        model.coupling.matrix.copy_(start.coupling)
+        model.coupling.bridged.copy_(torch.as_tensor(start.bridged))
+
+
+def _choose_structural(
+    data: StartData,
+    spread: Spread,
+    sizes: Sizes,
+    settings: dict[str, Any],
+    params: Parameters,
+    bank: Start,
+) -> StructuralStart | None:
+    """Fit a structural model where rows are few, and take it if it foresees more than the bank."""
+    closed = settings["own_smoothing"] and settings["level_entries"] and params["max_epochs"] == 0
+    if params["start"] != "auto" or not closed or bank.errors is None:
+        return None
+    if has_many_windows(data.lengths, sizes, sizes.horizon):
+        return None
+    values, periods = data.values, []
+    if data.plain is not None:
+        values, periods = data.plain, _seasons(data, sizes, params)
+    weight = variable_weights(data.lengths, spread.noise, sizes, sizes.horizon)
+    found = fit_structural_start(values, data.mask, periods, weight, sizes, settings["latent_dim"])
+    if found is None:
+        return None
+    steps = min(len(found.pooled), len(bank.errors))
+    ratio = found.pooled[:steps] / bank.errors[:steps]
+    return found if np.nanmean(np.log(ratio)) < np.log(_OPTIMISM) else None
+
+
+def _seasons(data: StartData, sizes: Sizes, params: Parameters) -> list[float]:
+    """Periods that a history can show: named, or detected where there are none."""
+    periods = [p for p in data.periods if p <= sizes.context]
+    if not periods and isinstance(params["seasonal_periods"], str):  # "auto"
+        periods = detect_periods(data.values, data.mask, sizes.context)
+    return periods
 
 
 def _choose_start(
@@ -172,9 +141,7 @@ def _choose_start(
     fixed_seasons: bool,
 ) -> Start:
     """Fit the start to the moments of windows where the model is linear, else choose roles."""
-    periods = [p for p in data.periods if p <= sizes.context]
-    if not periods and isinstance(params["seasonal_periods"], str):  # "auto"
-        periods = detect_periods(data.values, data.mask, sizes.context)
+    periods = _seasons(data, sizes, params)
     if starts_fitted(params, settings["n_features"]):
         generator = torch.Generator().manual_seed(settings["seed"])
         roles = state_roles(settings["latent_dim"] // 2, periods, sizes.context, generator)
@@ -222,8 +189,11 @@ def fit_start(
     weight = variable_weights(lengths, spread.noise, sizes, ahead.inside)
     bridged = follow_lines(data.values, mask, spread)
     windows = FitWindows(data.shown, mask, lengths, sizes, ahead.all, bridged, ahead.inside)
+    lost = None
+    if data.pattern is not None:
+        lost = lost_covariances(data.values, mask, data.pattern, windows.n_past + ahead.all)
     fitted = fit_responses(
-        window_moments(windows, weight),
+        window_moments(windows, weight, lost),
         with_slopes(roles),
         sizes.horizon,
         may_persist=not has_seasons(data.values, mask, list(periods)),
@@ -279,19 +249,13 @@ def _steps_ahead(lengths: NDArray[np.int64], sizes: Sizes, periods: Sequence[flo
 
 def _at_least(expected: Tensor, errors: np.ndarray, weight: np.ndarray) -> Tensor:
     """Cross-validated errors, but none below those in the data: moments of pairs may give such."""
-    pooled = torch.as_tensor(_known_mean(errors * weight[:, None], axis=0)).nan_to_num()
+    pooled = torch.as_tensor(known_mean(errors * weight[:, None], axis=0)).nan_to_num()
     return torch.maximum(expected, pooled)
 
 
 def _error_scale(errors: np.ndarray, weight: np.ndarray, spread: np.ndarray) -> np.ndarray:
     """Size of each variable's errors beside the pooled ones that the start has as variance."""
-    pooled = _known_mean(errors * weight[:, None], axis=0)
-    ratio = _known_mean(errors / np.maximum(pooled, np.finfo(float).tiny), axis=1)
+    pooled = known_mean(errors * weight[:, None], axis=0)
+    ratio = known_mean(errors / np.maximum(pooled, np.finfo(float).tiny), axis=1)
     floor = _LEAST_ERROR_SCALE * spread
     return np.where(np.isfinite(ratio), np.maximum(np.sqrt(np.abs(ratio)), floor), spread)
-
-
-def _known_mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """Mean of what is known along an axis; NaN where nothing is."""
-    count = np.isfinite(values).sum(axis)
-    return np.where(count, np.nansum(values, axis) / np.maximum(count, 1), np.nan)

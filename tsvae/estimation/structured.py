@@ -17,7 +17,6 @@ from tsvae.estimation.engine import Engine
 from tsvae.estimation.filling import learn_to_fill
 from tsvae.estimation.fitting import TrainingData, fit_model
 from tsvae.estimation.held_back import measure_factors, rows_to_hold_back, without_last
-from tsvae.estimation.history_filling import Shown, fill_series
 from tsvae.estimation.joint_filling import JointFilling
 from tsvae.estimation.joint_learning import Learned, learn_jointly
 from tsvae.estimation.reading import Problem
@@ -33,7 +32,8 @@ from tsvae.estimation.settings import (
     training_config,
 )
 from tsvae.estimation.spread import ForecastSpread
-from tsvae.estimation.starting import StartData, build_at_start, given_periods, input_effects
+from tsvae.estimation.start_data import given_periods, input_effects, start_data
+from tsvae.estimation.starting import build_at_start
 from tsvae.estimation.window_sizes import cycle_of
 from tsvae.models import SVAE
 from tsvae.nn import get_likelihood
@@ -162,21 +162,21 @@ def _fit_once(
     periods = given_periods(panel, params)
     seldom = _seldom(panel, design, params)
     effects = input_effects(values, panel.mask, inputs, params, seldom)
-    learned = _learn_filling(problem, data, effects, params, sizes, periods, seed)
+    matrix = None if effects is None else effects.matrix
+    learned = _learn_filling(problem, data, matrix, params, sizes, periods, seed)
     filling = None if learned is None else learned.filling
     fixed_seasons = bool(design.angles) if seldom is None else bool(seldom.any())
-    start = _start_data(data, effects, filling, panel.index, periods)
-    own = dict(settings)  # as the second model's begin
-    model, persists, errors = build_at_start(start, sizes, settings, params, fixed_seasons)
-    anchored = None
-    if not persists and takes_two(params, start, sizes):
-        anchored = fit_anchored(start, sizes, own, params, fixed_seasons)
+    start = start_data(data, effects, design, filling, panel.index, periods)
+    built = build_at_start(start, sizes, settings, params, fixed_seasons)
+    model, anchored = built.model, None
+    if not built.persists and takes_two(params, start, sizes):
+        anchored = fit_anchored(start, sizes, settings, params, fixed_seasons)
     log = _train(model, data, sizes, params, seed, callbacks)
     if learned is not None:
         filling = replace(learned.filling, imputes=learned.beats(model))
     fitted = StructuredFit(
         model,
-        settings,
+        built.settings,
         scaler,
         design,
         sizes,
@@ -192,7 +192,7 @@ def _fit_once(
     if engine.draws_forecasts:
         return fitted
     cycle = cycle_of(periods, sizes.context)
-    expected = errors if anchored is None else None
+    expected = built.errors if anchored is None else None
     return replace(fitted, spread=fit_spread(engine, problem, cycle, expected))
 
 
@@ -248,24 +248,6 @@ def _train(
     if model.smoothing is not None:
         learn_to_fill(model, data, sizes, seed)
     return log
-
-
-def _start_data(
-    data: TrainingData,
-    effects: np.ndarray | None,
-    filling: JointFilling | None,
-    index: PanelIndex,
-    periods: list[float],
-) -> StartData:
-    """Take effects off, and fill gaps as in the histories of forecasts."""
-    values = data.values
-    if effects is not None and data.inputs is not None:
-        values = np.where(data.mask, values - data.inputs @ effects.T, 0.0)
-    shown = Shown(values, data.mask)
-    inside = (np.arange(data.mask.shape[1]) < data.lengths[:, None])[..., None]
-    if filling is not None and filling.shows and not (data.mask | ~inside).all():
-        shown = fill_series(filling, values, data.mask, index)
-    return StartData(values, data.mask, shown, data.lengths, effects, periods)
 
 
 def _calibrates(params: Parameters) -> bool:
@@ -334,8 +316,7 @@ def _season_angles(panel: Panel, params: Parameters, alone: bool) -> list[float]
 
 def _seldom(panel: Panel, design: InputDesign, params: Parameters) -> np.ndarray | None:
     """Which inputs are waves of seldom seen periods; None: no pattern is tested."""
-    waves_alone = design.angles and design.n_inputs == 2 * len(design.angles)
-    if params["seasonal_effect"] != "auto" or not waves_alone:
+    if params["seasonal_effect"] != "auto" or not design.is_pattern:
         return None
     periods = given_periods(panel, params)
     return np.tile(seldom_seen(list(design.angles), periods, panel.n_steps), 2)
