@@ -194,6 +194,24 @@ def test_known_covariates_keep_their_effect():
     assert plain.diff().abs().max() < 6.0
 
 
+def test_every_variable_of_a_large_panel_is_heard(monkeypatch):
+    monkeypatch.setattr(structural_start, "_MOST_CHAINS", 6)
+    size = np.array([1.0, 10.0, 0.1, 5.0, 3.0])
+    values = size * np.random.default_rng(0).normal(size=(9, 60, 5)).cumsum(1)
+    sizes = resolve_sizes(60, 40, 5)
+    found = fit_structural_start(values, np.ones_like(values, bool), [], size**-2, sizes, 32)
+    np.testing.assert_allclose(found.scale, size, rtol=0.4)
+
+
+def test_detected_seasons_have_to_be_clearly_there():
+    """Yearly data have no calendar: a cycle is not taken for a season."""
+    rng = np.random.default_rng(3)
+    rows = 5.0 + rng.normal(size=120).cumsum() * 0.1 + rng.normal(size=120)
+    index = pd.period_range("1850", periods=120, freq="Y")
+    found = fit(pd.DataFrame({"x": rows}, index=index)).predict()["x"]
+    assert np.ptp(found) < 0.5
+
+
 def test_the_rows_that_the_likelihood_sees_are_the_last(monkeypatch):
     monkeypatch.setattr(structural_start, "_MOST_ROWS", 50)
     values = np.random.default_rng(0).normal(size=(1, 200, 1))

@@ -75,6 +75,8 @@ class StartData:
         Before effects were taken off; None if these are more than a seasonal pattern.
     pattern : Pattern or None
         What was taken off, if it is a seasonal pattern alone.
+    dated : bool
+        Whether time stamps tell the seasons.
     """
 
     values: Array
@@ -85,6 +87,7 @@ class StartData:
     periods: list[float]
     plain: Array | None = None
     pattern: Pattern | None = None
+    dated: bool = True
 
 
 def input_effects(
@@ -132,4 +135,5 @@ def start_data(
     if filling is not None and filling.shows and not (mask | ~inside).all():
         shown = fill_series(filling, values, mask, index)
     plain = data.values if data.inputs is None or pattern is not None else None
-    return StartData(values, mask, shown, data.lengths, matrix, periods, plain, pattern)
+    dated = index.has_stamps
+    return StartData(values, mask, shown, data.lengths, matrix, periods, plain, pattern, dated)

@@ -112,16 +112,19 @@ def _choose_structural(
         return None
     if has_many_windows(data.lengths, sizes, sizes.horizon):
         return None
-    values, periods = data.values, []
+    values, periods, limit = data.values, [], _OPTIMISM
     if data.plain is not None:
-        values, periods = data.plain, _seasons(data, sizes, params)
+        values, periods = data.plain, [p for p in data.periods if p <= sizes.context]
+        if not (periods or data.dated):  # detected ones are many, and may come from nothing
+            periods = _seasons(data, sizes, params)
+            limit = 1.0 if periods else limit
     weight = variable_weights(data.lengths, spread.noise, sizes, sizes.horizon)
     found = fit_structural_start(values, data.mask, periods, weight, sizes, settings["latent_dim"])
     if found is None:
         return None
     steps = min(len(found.pooled), len(bank.errors))
     ratio = found.pooled[:steps] / bank.errors[:steps]
-    return found if np.nanmean(np.log(ratio)) < np.log(_OPTIMISM) else None
+    return found if np.nanmean(np.log(ratio)) < np.log(limit) else None
 
 
 def _seasons(data: StartData, sizes: Sizes, params: Parameters) -> list[float]:

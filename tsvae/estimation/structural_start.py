@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 _MOST_ROWS = 600  # that the likelihood sees: the last ones
-_MOST_CHAINS = 64
+_MOST_CHAINS = 64  # or one of each variable
 _FEWEST_ROWS = 8  # observed, of a chain
 _MOST_WAVES = 12
 _LEAST_NOISE = 1e-8  # of a state, in squared units
@@ -119,12 +119,9 @@ def _chains(values: Array, mask: Mask) -> _Chains | None:
     spread = np.sqrt(np.square(np.where(mask, values, 0.0)).sum((0, 1)) / mask.sum((0, 1)).clip(1))
     enough = mask.sum(1) >= _FEWEST_ROWS
     used = enough & (step > _LEAST_STEP * np.maximum(spread, 1.0))
-    series, variable = np.nonzero(used)
-    if not len(series):
+    if not used.any():
         return None
-    if len(series) > _MOST_CHAINS:
-        some = np.linspace(0, len(series) - 1, _MOST_CHAINS).round().astype(int)
-        series, variable = series[some], variable[some]
+    series, variable = _some(used)
     x, seen = values[series, :, variable] / step[variable, None], mask[series, :, variable]
     first = np.take_along_axis(x, seen.argmax(1)[:, None], axis=1)
     moving = np.isin(np.arange(len(step)), variable)
@@ -135,6 +132,18 @@ def _chains(values: Array, mask: Mask) -> _Chains | None:
         moving,
         step,
     )
+
+
+def _some(used: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Series and variable of chains out of ``(B, F)``, as many of each variable."""
+    most = max(_MOST_CHAINS // used.shape[1], 1)
+    chosen = []
+    for f in range(used.shape[1]):
+        series = np.flatnonzero(used[:, f])
+        if len(series) > most:
+            series = series[np.linspace(0, len(series) - 1, most).round().astype(int)]
+        chosen += [(b, f) for b in series]
+    return tuple(np.array(chosen).T)
 
 
 def _errors(fitted: Structural, chains: _Chains, sizes: Sizes) -> Array:
