@@ -10,6 +10,7 @@ import torch
 from tsvae import SVAEForecaster
 from tsvae.estimation import starting, structural_start
 from tsvae.estimation.building import resolve_sizes
+from tsvae.estimation.end_states import EndStates
 from tsvae.estimation.structural_start import fit_structural_start
 
 N = 72
@@ -63,18 +64,25 @@ def test_the_model_forecasts_as_the_structural_one_does(monkeypatch):
         kept.append((args, fit_structural_start(*args)))
         return kept[-1][1]
 
+    def know_nothing(fitted, *_):
+        size = len(fitted.system.emission)
+        return EndStates(None, np.zeros(size), np.full(size, np.inf))
+
     monkeypatch.setattr(starting, "fit_structural_start", keep)
     frame = monthly(columns=("x", "y"))
     frame.iloc[[3, 40, 41, 70], 0] = np.nan
+    usual = fit(frame, context_length=N).predict()
+    monkeypatch.setattr(structural_start, "_end", know_nothing)
     forecaster = fit(frame, context_length=N)
-    (args, found), scaler = kept[0], forecaster._fit.scaler
+    (args, found), scaler = kept[1], forecaster._fit.scaler
     values, mask = args[0], args[1]
-    unit = found.scale / found.unit * np.sqrt(1.0)
+    unit = found.scale / found.unit
     first = values[0, mask[0].argmax(0), [0, 1]]
     x = torch.as_tensor(np.where(mask[0], (values[0] - first) / unit, 0.0).T)
     ahead = found.fitted.forecasts(x, torch.as_tensor(mask[0].T), 12).mean[:, -1].numpy().T
     wanted = scaler.inverse((ahead * unit + first)[None])[0]
     np.testing.assert_allclose(forecaster.predict().to_numpy() / wanted, 1.0, atol=1e-3)
+    np.testing.assert_allclose(usual.to_numpy() / wanted, 1.0, atol=1e-2)
 
 
 def test_errors_are_those_of_forecasts_from_the_end():
@@ -171,6 +179,14 @@ def test_a_panel_of_short_series():
         step = np.arange(len(frame), len(frame) + 12)
         wanted = 5.0 * np.sin(2 * np.pi * step / 12) + 0.5 * step
         np.testing.assert_allclose(found.loc[k]["x"], wanted, atol=2.5)
+
+
+def test_a_history_of_three_rows_has_the_season_of_its_months():
+    longer = monthly(rows=N + 20)
+    forecaster = fit(longer.iloc[:N])
+    found = forecaster.predict(longer.iloc[N + 4 : N + 7])["x"].to_numpy()
+    step = np.arange(N + 7, N + 19)
+    np.testing.assert_allclose(found, 5.0 * np.sin(2 * np.pi * step / 12) + 0.5 * step, atol=2.5)
 
 
 def test_seasons_are_detected_without_stamps():

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tsvae.estimation.building import ridge
 from tsvae.estimation.covariates import InputDesign
+from tsvae.estimation.end_states import Phases
 from tsvae.estimation.fitting import TrainingData
 from tsvae.estimation.history_filling import Shown, fill_series
 from tsvae.estimation.joint_filling import JointFilling
@@ -75,6 +76,8 @@ class StartData:
         Before effects were taken off; None if these are more than a seasonal pattern.
     pattern : Pattern or None
         What was taken off, if it is a seasonal pattern alone.
+    phases : Phases or None
+        Of the pattern's waves.
     dated : bool
         Whether time stamps tell the seasons.
     """
@@ -87,6 +90,7 @@ class StartData:
     periods: list[float]
     plain: Array | None = None
     pattern: Pattern | None = None
+    phases: Phases | None = None
     dated: bool = True
 
 
@@ -124,16 +128,20 @@ def start_data(
     periods: list[float],
 ) -> StartData:
     """Take effects off, and fill gaps as in the histories of forecasts."""
-    values, mask, matrix, pattern = data.values, data.mask, None, None
+    values, mask, matrix, pattern, phases = data.values, data.mask, None, None, None
     if effects is not None and data.inputs is not None:
         matrix = effects.matrix
         values = np.where(mask, values - data.inputs @ matrix.T, 0.0)
         if design.is_pattern:  # sines before cosines
-            pattern = Pattern(np.array(design.angles), effects.share[:, : len(design.angles)])
+            angles = np.array(design.angles)
+            pattern = Pattern(angles, effects.share[:, : len(angles)])
+            phases = Phases(angles, data.inputs[:, -1])
     shown = Shown(values, mask)
     inside = (np.arange(mask.shape[1]) < data.lengths[:, None])[..., None]
     if filling is not None and filling.shows and not (mask | ~inside).all():
         shown = fill_series(filling, values, mask, index)
     plain = data.values if data.inputs is None or pattern is not None else None
     dated = index.has_stamps
-    return StartData(values, mask, shown, data.lengths, matrix, periods, plain, pattern, dated)
+    return StartData(
+        values, mask, shown, data.lengths, matrix, periods, plain, pattern, phases, dated
+    )

@@ -119,7 +119,9 @@ def _choose_structural(
             periods = _seasons(data, sizes, params)
             limit = 1.0 if periods else limit
     weight = variable_weights(data.lengths, spread.noise, sizes, sizes.horizon)
-    found = fit_structural_start(values, data.mask, periods, weight, sizes, settings["latent_dim"])
+    found = fit_structural_start(
+        values, data.mask, periods, weight, sizes, settings["latent_dim"], data.phases
+    )
     if found is None:
         return None
     steps = min(len(found.pooled), len(bank.errors))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tsvae.estimation.building import STRENGTH, Built, Sizes, build_model, known_mean
+from tsvae.estimation.end_states import EndStates, Phases, find_end_states
 from tsvae.lds import make_parameters
 from tsvae.models.start import seasonal_angles
 from tsvae.models.structural import Structural, fit_structural
@@ -43,6 +44,8 @@ class StructuralStart(NamedTuple):
         Mean squared errors ahead of all variables, weighted, in units of the data.
     errors : ndarray (H,)
         Mean squared errors ahead, in units of ``scale``.
+    end : EndStates
+        ``effects`` in units of the data.
     """
 
     fitted: Structural
@@ -50,6 +53,7 @@ class StructuralStart(NamedTuple):
     unit: float
     pooled: Array
     errors: Array
+    end: EndStates
 
 
 class _Chains(NamedTuple):
@@ -57,6 +61,7 @@ class _Chains(NamedTuple):
 
     x: Tensor  # (N, T)
     mask: Tensor
+    series: NDArray[np.int64]  # (N,)
     variable: Tensor  # (N,), among those that move
     moving: NDArray[np.bool_]  # (F,)
     step: Array  # (F,), unit of x
@@ -69,6 +74,7 @@ def fit_structural_start(
     weight: Array,
     sizes: Sizes,
     most_states: int,
+    phases: Phases | None = None,
 ) -> StructuralStart | None:
     """Fit a structural model to the last rows.
 
@@ -83,6 +89,8 @@ def fit_structural_start(
     sizes : Sizes
     most_states : int
         D at most.
+    phases : Phases, optional
+        Of waves that the model has as inputs, for each series.
 
     Returns
     -------
@@ -107,7 +115,22 @@ def fit_structural_start(
     scale[chains.moving] = np.sqrt(noise) * chains.step[chains.moving] * unit
     errors = wider * known_mean(own / (noise * unit**2)[:, None], axis=0)
     pooled = wider * chains.moving.mean() * known_mean(own * weight[:, None], axis=0)
-    return StructuralStart(fitted, scale, unit, pooled, errors)
+    end = _end(fitted, chains, phases, sizes.context)
+    return StructuralStart(fitted, scale, unit, pooled, errors, end)
+
+
+def _end(fitted: Structural, chains: _Chains, phases: Phases | None, memory: int) -> EndStates:
+    """Take season and slope from the end of the data."""
+    if phases is not None:
+        phases = phases._replace(end=phases.end[chains.series])
+    found = find_end_states(fitted, chains.x, chains.mask, chains.variable.numpy(), phases, memory)
+    if not chains.moving.all():  # variables without movement have no slope
+        found = found.without_slope()
+    if found.effects is None:
+        return found
+    effects = np.zeros((len(chains.step), found.effects.shape[1]))
+    effects[chains.moving] = found.effects * chains.step[chains.moving, None]
+    return found._replace(effects=effects)
 
 
 def _chains(values: Array, mask: Mask) -> _Chains | None:
@@ -128,6 +151,7 @@ def _chains(values: Array, mask: Mask) -> _Chains | None:
     return _Chains(
         torch.from_numpy(np.where(seen, x - first, 0.0)),
         torch.from_numpy(seen),
+        series,
         torch.from_numpy(moving.cumsum()[variable] - 1),
         moving,
         step,
@@ -189,12 +213,15 @@ def structural_model(
     -------
     Built
     """
-    system, square = start.fitted.system, start.unit**2
+    system, square, end = start.fitted.system, start.unit**2, start.end
+    effects = effects if end.effects is None else end.effects
+    initial = torch.minimum(system.initial, torch.from_numpy(end.variance))
     settings = _dense(settings, len(system.emission), 1.0 / start.unit)
     dynamics = make_parameters(
         system.transition.float(),
         torch.diag(system.noise / square + _LEAST_NOISE).float(),
-        initial_covariance=torch.diag(system.initial / square + _LEAST_NOISE).float(),
+        initial_mean=torch.from_numpy(end.mean / start.unit).float(),
+        initial_covariance=torch.diag(initial / square + _LEAST_NOISE).float(),
     )
     model = build_model(settings, dynamics, max(n_observed, STRENGTH))
     with torch.no_grad():

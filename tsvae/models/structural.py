@@ -157,6 +157,16 @@ class Structural(NamedTuple):
             filtered.filtered_mean @ ahead.T, per_series(variance, filtered.pattern, len(x))
         )
 
+    @torch.no_grad()
+    def end(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variances ``(N, D)`` of the states at the last row of chains ``(N, T)``.
+
+        Variances in units of the observation noise's.
+        """
+        filtered = _filter(self.system, x, mask)
+        variance = filtered.filtered_covariance[:, -1, 0].diagonal(dim1=-2, dim2=-1)
+        return filtered.filtered_mean[:, -1], per_series(variance, filtered.pattern, len(x))
+
 
 def fit_structural(
     x: Tensor, mask: Tensor, variable: Tensor, angles: Sequence[float] = ()
