@@ -42,7 +42,8 @@ class SVAEForecaster(RegressorMixin, AheadMixin, InsideMixin):
         they have.
     latent_dim : int, default=128
         Size of the latent state, per variable if channels are independent. 128 leaves room for
-        levels and trends of several memories, two dozen seasonal pairs and free ones.
+        levels and trends of several memories, two dozen seasonal pairs and free ones. A structural
+        start (``start``) has as many as it needs, at most so many.
     hidden_sizes : sequence of int, default=()
         Hidden layers of encoder and decoder networks beside their linear paths. None by default:
         with linear paths all distributions are in closed form, and that was the best on
