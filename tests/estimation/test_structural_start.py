@@ -12,6 +12,7 @@ from tsvae.estimation import starting, structural_start
 from tsvae.estimation.building import resolve_sizes
 from tsvae.estimation.end_states import EndStates
 from tsvae.estimation.structural_start import fit_structural_start
+from tsvae.models.structural import fit_structural
 
 N = 72
 
@@ -217,6 +218,25 @@ def test_every_variable_of_a_large_panel_is_heard(monkeypatch):
     sizes = resolve_sizes(60, 40, 5)
     found = fit_structural_start(values, np.ones_like(values, bool), [], size**-2, sizes, 32)
     np.testing.assert_allclose(found.scale, size, rtol=0.4)
+
+
+def test_many_patterns_of_gaps_are_told_by_some_chains(monkeypatch):
+    """Each has a covariance recursion of its own: dynamics by some, noise by all."""
+    seen = []
+
+    def watch(x, mask, variable, angles):
+        seen.append((tuple(x.shape), variable.tolist()))
+        return fit_structural(x, mask, variable, angles)
+
+    monkeypatch.setattr(structural_start, "fit_structural", watch)
+    rng = np.random.default_rng(0)
+    size = np.array([1.0, 10.0, 0.1, 5.0])
+    values = size * rng.normal(size=(1, 400, 4)).cumsum(1)
+    mask = rng.random(values.shape) < 0.9
+    sizes = resolve_sizes(400, 100, 5)
+    found = fit_structural_start(np.where(mask, values, 0), mask, [], size**-2, sizes, 32)
+    assert seen == [((2, 300), [0, 1])]
+    np.testing.assert_allclose(found.scale, size, rtol=0.3)
 
 
 def test_detected_seasons_have_to_be_clearly_there():

@@ -24,6 +24,8 @@ Mask = NDArray[np.bool_]
 
 _MOST_ROWS = 600  # that the likelihood sees: the last ones
 _MOST_CHAINS = 64  # or one of each variable
+_MOST_STEPS = 600  # of chains with gaps of their own, that dynamics are fitted to
+_ROWS_THEN = 300
 _FEWEST_ROWS = 8  # observed, of a chain
 _MOST_WAVES = 12
 _LEAST_NOISE = 1e-8  # of a state, in squared units
@@ -102,7 +104,9 @@ def fit_structural_start(
         return None
     angles = seasonal_angles(periods, chains.x.shape[1] / 2.0, _MOST_WAVES)
     angles = angles[: min(_MOST_WAVES, max(most_states - 2, 0) // 2)]
-    fitted = fit_structural(chains.x, chains.mask, chains.variable, angles)
+    some = _affordable(chains)
+    fitted = fit_structural(some.x, some.mask, some.variable, angles)
+    fitted = fitted.with_noise_of(chains.x, chains.mask, chains.variable)
     with torch.no_grad():
         own = _errors(fitted, chains, sizes)
     weight = (weight * np.square(chains.step))[chains.moving]
@@ -168,6 +172,29 @@ def _some(used: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
             series = series[np.linspace(0, len(series) - 1, most).round().astype(int)]
         chosen += [(b, f) for b in series]
     return tuple(np.array(chosen).T)
+
+
+def _affordable(chains: _Chains) -> _Chains:
+    """Take the last rows of some chains where each has a covariance recursion of its own."""
+    n_steps, n_patterns = chains.x.shape[1], len(torch.unique(chains.mask, dim=0))
+    if n_patterns == 1 or n_patterns * n_steps <= _MOST_STEPS:
+        return chains
+    rows = min(n_steps, _ROWS_THEN)
+    seen = chains.mask[:, -rows:]
+    told = torch.nonzero(seen.sum(1) >= _FEWEST_ROWS).flatten()
+    count = min(max(_MOST_STEPS // rows, 1), len(told))
+    if not count:
+        return chains
+    some = told[torch.linspace(0, len(told) - 1, count).round().long()]
+    x, seen = chains.x[some, -rows:], seen[some]
+    first = x.gather(1, seen.int().argmax(1, keepdim=True))
+    variable = torch.unique(chains.variable[some], return_inverse=True)[1]
+    return chains._replace(
+        x=torch.where(seen, x - first, 0.0),
+        mask=seen,
+        variable=variable,
+        series=chains.series[some],
+    )
 
 
 def _errors(fitted: Structural, chains: _Chains, sizes: Sizes) -> Array:

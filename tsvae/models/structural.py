@@ -143,6 +143,12 @@ class Structural(NamedTuple):
         return len(self.form.names)
 
     @torch.no_grad()
+    def with_noise_of(self, x: Tensor, mask: Tensor, variable: Tensor) -> Structural:
+        """Take the noise of variables from other chains ``(N, T)``; the dynamics stay."""
+        _, variance = _Data(x.double(), mask, variable).likelihood(self.system)
+        return self._replace(variance=variance)
+
+    @torch.no_grad()
     def forecasts(self, x: Tensor, mask: Tensor, horizon: int) -> Ahead:
         """Moments of the H steps after each row of chains ``(N, T)``."""
         system, filtered = self.system, _filter(self.system, x, mask)
