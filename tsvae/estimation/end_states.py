@@ -15,6 +15,7 @@ and as they move over a history.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -105,14 +106,14 @@ def find_end_states(
         slopes = end[:, 1] / np.sqrt(noise[:, 0])
         mean[1] = slopes.mean()
         variance[1] = slopes.var() + unknown[:, 1].mean() + moved[1]
-    effects = None
-    for j, angle in enumerate(fitted.form.angles, -len(fitted.form.angles)):
-        column = None if phases is None else _column(phases, angle)
-        if phases is None or column is None:
-            continue
-        if effects is None:
-            effects = np.zeros((len(fitted.variance), phases.end.shape[1]))
-        columns, pair = [column, len(phases.angles) + column], slice(2 * j, 2 * j + 2 or None)
+    tied = [] if phases is None else _tied(fitted.form.angles, phases.angles)
+    if phases is None or not tied:
+        return EndStates(None, mean, variance)
+    effects = np.zeros((len(fitted.variance), phases.end.shape[1]))
+    start = end.shape[1] - 2 * len(fitted.form.angles)
+    for own_wave, wave in tied:
+        pair = [start + 2 * own_wave, start + 2 * own_wave + 1]
+        columns = [wave, len(phases.angles) + wave]
         (first, second), (sine, cosine) = end[:, pair].T, phases.end[:, columns].T
         own = np.stack((first * sine + second * cosine, first * cosine - second * sine), axis=1)
         for f in range(len(effects)):
@@ -122,7 +123,7 @@ def find_end_states(
     return EndStates(effects, mean, variance)
 
 
-def _column(phases: Phases, angle: float) -> int | None:
-    """Wave of the stamps with that angle, if there is one."""
-    near = np.flatnonzero(np.abs(phases.angles - angle) < _ALIKE)
-    return int(near[0]) if len(near) else None
+def _tied(angles: Sequence[float], known: Array) -> list[tuple[int, int]]:
+    """Pairs of a wave of the model and the same of the stamps."""
+    near = np.abs(np.subtract.outer(np.asarray(angles), known)) < _ALIKE
+    return [(j, int(row.argmax())) for j, row in enumerate(near) if row.any()]

@@ -141,7 +141,15 @@ def start_data(
     if filling is not None and filling.shows and not (mask | ~inside).all():
         shown = fill_series(filling, values, mask, index)
     plain = data.values if data.inputs is None or pattern is not None else None
-    dated = index.has_stamps
     return StartData(
-        values, mask, shown, data.lengths, matrix, periods, plain, pattern, phases, dated
+        values,
+        mask,
+        shown,
+        data.lengths,
+        effects=matrix,
+        periods=periods,
+        plain=plain,
+        pattern=pattern,
+        phases=phases,
+        dated=index.has_stamps,
     )

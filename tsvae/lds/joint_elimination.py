@@ -23,6 +23,7 @@ potentials.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -33,10 +34,10 @@ from tsvae.lds.memory import empty
 from tsvae.lds.steady import (
     SHORTEST,
     WATCH,
-    PrecisionSettling,
     Run,
     Settling,
     Watch,
+    covariance_changes,
     equal_runs,
 )
 from tsvae.lds.stepping import HostSteps, InverseRoots, TensorSteps, kind_of_steps
@@ -209,8 +210,13 @@ def _run_elimination(given: JointPrecision, work: Elimination) -> None:
     omegas = None if work.omegas is None else steps.views(work.omegas)
     watch = _WATCHES[steps]
     runs = _runs(given, blocks, watch.shortest)
-    settling = _settling(given, dtype, runs, watch)
-    leaving = steps.one(blocks.leaving)
+    # Where C is much larger than what is added to it, M tells nothing of when that settles.
+    leaving = steps.one(blocks.leaving) if dtype == torch.float64 else None
+    changes = None
+    if leaving is not None:
+        largest = float(given.arriving.diagonal(dim1=-2, dim2=-1).amax())
+        changes = partial(covariance_changes, largest=largest)
+    settling = Settling(runs, dtype, _tolerance(given.potential.dtype), watch, changes)
     work.restart()
     step = at = loaded = 0
     while step < n_steps:
@@ -238,8 +244,7 @@ def _run_elimination(given: JointPrecision, work: Elimination) -> None:
         steps.product(inverses[at], towards, out=turned[at])
         end = None
         if settling.looks(step):
-            exact = isinstance(settling, PrecisionSettling)
-            end = settling.stop(total - leaving if exact else inverses[at])
+            end = settling.stop(inverses[at] if leaving is None else total - leaving)
         at, step = at + 1, step + 1
         if end is not None:
             work.runs.append(Run(step - 1, end))
@@ -302,15 +307,6 @@ def _runs(given: JointPrecision, blocks: _Constants, shortest: int) -> list[Run]
     if blocks.excess is None:
         return equal_runs(given.potential[inner])
     return equal_runs(given.potential[inner], given.followed[inner])
-
-
-def _settling(given: JointPrecision, dtype: torch.dtype, runs: list[Run], watch: Watch) -> Settling:
-    """Watch factors of M, or what M has beside C where that is little beside it."""
-    tolerance = _tolerance(given.potential.dtype)
-    if dtype != torch.float64:
-        return Settling(runs, dtype, tolerance, watch)
-    largest = float(given.arriving.diagonal(dim1=-2, dim2=-1).amax())
-    return PrecisionSettling(runs, dtype, tolerance, watch, largest)
 
 
 def _tolerance(dtype: torch.dtype) -> float:

@@ -14,7 +14,7 @@ the same recursion with :math:`M^c`, and step j of a chunk gains the end before 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ SETTLING_FROM = 32  # most recursions need 16 steps and more, and looking costs 
 CHUNKED_FROM = 48  # likewise for chunks
 VIEWS = 16  # steps that ``Steps`` splits at a time
 TINY = 1e-300
+_ROUNDING = 4.0  # spacings of numbers
 PROBED_FROM = 1 << 14  # numbers from which a look at a few of them pays
 
 
@@ -108,7 +109,7 @@ class Settling:
 
     The change between two looks shrinks geometrically, so what is still to come is about
     change * q / (1 - q), q being the ratio of the last two changes; it must be below ``tolerance``
-    of the largest entry, matrix by matrix. Changes at rounding level count as settled.
+    of the state, matrix by matrix. Changes at rounding level count as settled.
 
     Parameters
     ----------
@@ -118,6 +119,9 @@ class Settling:
     tolerance : float, optional
         1e-6 in float32, 1e-13 in float64.
     watch : Watch, optional
+    changes : callable, optional
+        Gives the relative change of every matrix from a state and the one before; of the largest
+        entry by default.
     """
 
     def __init__(
@@ -126,13 +130,15 @@ class Settling:
         dtype: torch.dtype,
         tolerance: float | None = None,
         watch: Watch = WATCH,
+        changes: Callable[[Any, Any], list[float]] | None = None,
     ) -> None:
         self.every = watch.every
         self.starts = {run.start: run for run in runs if run.stop - run.start >= watch.shortest}
         self.run: Run | None = None
         self.past: Any = None
         self.change: list[float] | None = None
-        self.rounding = 4.0 * torch.finfo(dtype).eps
+        self.rounding = _ROUNDING * torch.finfo(dtype).eps
+        self.changes = entry_changes if changes is None else changes
         default = 1e-6 if dtype == torch.float32 else 1e-13
         self.tolerance = default if tolerance is None else tolerance
 
@@ -151,7 +157,7 @@ class Settling:
         """
         if self.run is None:
             return None
-        settled = self.past is not None and self._settled(self._changes(state, self.past))
+        settled = self.past is not None and self._settled(self.changes(state, self.past))
         self.past = state.clone() if isinstance(state, Tensor) else state.copy()
         return self.run.stop if settled else None
 
@@ -168,50 +174,32 @@ class Settling:
         ratio = min(change / max(before, TINY), 0.999999)
         return change * ratio <= self.tolerance * (1.0 - ratio)
 
-    def _changes(self, state: Any, past: Any) -> list[float]:
-        """Largest change of every matrix, relative to its largest entry."""
-        if isinstance(state, Tensor):
-            changes, scales = torch.stack((state - past, state)).abs().amax((-2, -1)).tolist()
-        else:
-            changes, scales = ([float(np.abs(x).max())] for x in (state - past, state))
-        return [a / max(b, TINY) for a, b in zip(changes, scales, strict=True)]
+
+def entry_changes(state: Any, past: Any) -> list[float]:
+    """Largest change of every matrix, relative to its largest entry."""
+    if isinstance(state, Tensor):
+        changes, scales = torch.stack((state - past, state)).abs().amax((-2, -1)).tolist()
+    else:
+        changes, scales = ([float(np.abs(x).max())] for x in (state - past, state))
+    return [a / max(b, TINY) for a, b in zip(changes, scales, strict=True)]
 
 
-class PrecisionSettling(Settling):
-    r"""Watches precisions F, whose changes count by what they do to the covariance.
+def covariance_changes(state: Any, past: Any, largest: float) -> list[float]:
+    r"""Change of every precision F by what it does to the covariance.
 
     Where process noise is small, entries of F differ by orders of magnitude, and what is nothing
     beside the largest is all that is known of another state: a slope that never changes becomes
     known ever better, a tiny bit with each step. So a change is :math:`\|F^{-1}\Delta F\|` (the
-    root of the trace of its square), which no choice of units changes.
-
-    Parameters
-    ----------
-    runs, dtype, tolerance, watch
-        As for ``Settling``.
-    largest : float
-        Size of the numbers whose differences F is made of: what they round to is no change.
+    root of the trace of its square), which no choice of units changes. F is the difference of
+    numbers as large as ``largest``: what these round to is no change.
     """
-
-    def __init__(
-        self,
-        runs: list[Run],
-        dtype: torch.dtype,
-        tolerance: float | None = None,
-        watch: Watch = WATCH,
-        largest: float = 1.0,
-    ) -> None:
-        super().__init__(runs, dtype, tolerance, watch)
-        self.largest = largest
-
-    def _changes(self, state: Any, past: Any) -> list[float]:
-        now, before = (torch.as_tensor(x).view(-1, *x.shape[-2:]) for x in (state, past))
-        inverse, failed = torch.linalg.inv_ex(now)
-        moved = inverse @ (now - before)
-        change = (moved * moved.mT).sum((-2, -1)).abs().sqrt()
-        noise = self.rounding * self.largest * inverse.abs().amax((-2, -1))
-        change = torch.where(change <= noise, 0.0, change)
-        return torch.where(failed > 0, torch.inf, change).tolist()
+    now, before = (torch.as_tensor(x).view(-1, *x.shape[-2:]) for x in (state, past))
+    inverse, failed = torch.linalg.inv_ex(now)
+    moved = inverse @ (now - before)
+    change = (moved * moved.mT).sum((-2, -1)).abs().sqrt()
+    noise = _ROUNDING * torch.finfo(now.dtype).eps * largest * inverse.abs().amax((-2, -1))
+    change = torch.where(change <= noise, 0.0, change)
+    return torch.where(failed > 0, torch.inf, change).tolist()
 
 
 class Steps:
